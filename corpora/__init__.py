@@ -1,0 +1,1 @@
+"""Documents in, passages with character spans out: readers, extraction, chunking, deduplication."""

@@ -1,0 +1,1 @@
+"""Benchmarks, metrics and reports: what an episode is worth, with intervals."""

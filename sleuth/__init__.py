@@ -1,0 +1,1 @@
+"""Sleuth: local datastores from web-scale text, research agents over them, answers whose every citation is verified."""

@@ -1,0 +1,1 @@
+"""Training the agents' policy from tasks and episodes."""
