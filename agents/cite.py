@@ -1,0 +1,167 @@
+"""A citation is kept only when a program could find it again: its span exists, is verbatim, and carries its sentence.
+
+Policies give quotes, never positions or passage ids: `locate` looks a quote up in the passages that were shown, so a
+forged marker, address or id has nothing to act on. `checked` turns a policy's draft into an `Answer`, and `verify`
+recomputes every kept citation from an episode and a datastore alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sleuth.agents.records import Answer, Citation, Episode, Sentence
+from sleuth.corpora.records import Passage
+from sleuth.corpora.text import sentences
+from sleuth.retrieval.records import Retriever
+
+MIN_QUOTE_CHARS = 12
+"""A quote shorter than this could stand anywhere and proves nothing, unless it is a whole sentence of its passage."""
+
+MIN_SUPPORT = 0.6
+"""Share of a sentence's content words that its quotes must hold. Lexical, as in the overlap tests that ALCE (arXiv
+2305.14627) compares with entailment models; a paraphrase can fall below it, which marks it unsupported, never drops it."""
+
+MIN_YES_NO_SUPPORT = 0.4
+"""A bare yes or no has no content words: the quotes must then hold this share of the question's."""
+
+_STOPWORDS = frozenset(
+    "a an and are as at be been but by can could did do does for from had has have he her hers him his how i if in into is it "
+    "its me more most my no nor not of on or our out she so some such than that the their them then there these they "
+    "this those to too under up was we were what when where which while who whom whose why will with would yes you your "
+    "both either same also".split()
+)
+
+
+def quotable(passages: Sequence[Passage]) -> list[str]:
+    """The sentences of some passages, each once, in order: what a quote may be."""
+    spans = ((p.text, start, end) for p in passages for start, end in sentences(p.text))
+    return list(dict.fromkeys(text[start:end] for text, start, end in spans))
+
+
+def locate(quote: str, passages: Iterable[Passage], fingerprint: str = "") -> Citation | None:
+    """Where a quote stands, as a citation of the passage's own characters; None when it stands nowhere.
+
+    White space may differ (line breaks and runs are lost in prompts); letters, digits and punctuation may not.
+    """
+    words = quote.split()
+    if not words:
+        return None
+    pattern = re.compile(r"\s+".join(map(re.escape, words)))
+    for passage in passages:
+        match = pattern.search(passage.text)
+        if match and (len(match[0]) >= MIN_QUOTE_CHARS or match.span() in sentences(passage.text)):
+            return Citation(fingerprint, passage.id, match.start(), match.end(), match[0])
+    return None
+
+
+def checked(question: str, text: str, quotes: Sequence[str], passages: Sequence[Passage], fingerprint: str) -> Answer:
+    """The answer with the citations that hold; quotes that stand nowhere go to ``rejected``."""
+    places = [(quote, locate(quote, passages, fingerprint)) for quote in quotes]
+    citations = list(dict.fromkeys(place for _, place in places if place))
+    titles = {p.id: p.title for p in passages}
+    parts = [text[start:end] for start, end in sentences(text)]
+    return Answer(
+        text=text,
+        sentences=tuple(_attach(question, part, citations, titles, alone=len(parts) == 1) for part in parts),
+        rejected=tuple(quote for quote, place in places if place is None),
+    )
+
+
+def _attach(
+    question: str, sentence: str, citations: Sequence[Citation], titles: dict[str, str], alone: bool
+) -> Sentence:
+    """A sentence with its citations: all of them for a one-sentence answer (hops included), else those that share words."""
+    if alone:
+        kept = tuple(citations)
+    else:
+        words = _content(sentence)
+        kept = tuple(c for c in citations if words & _content(f"{titles[c.passage_id]} {c.quote}"))
+    carried = [f"{titles[c.passage_id]} {c.quote}" for c in kept]
+    return Sentence(sentence, kept, bool(kept) and supports(question, sentence, carried))
+
+
+def supports(question: str, sentence: str, quotes: Sequence[str]) -> bool:
+    """Do the quotes carry the sentence, as an answer to the question? A lexical test that needs no model.
+
+    ``quotes`` come with their passages' titles in front, because an encyclopedic sentence says "he" of its subject.
+    Every number in the sentence must stand in a quote; so must `MIN_SUPPORT` of its content words; and the quotes must
+    share a content word with the question, so that a quote about something else cannot carry a short answer.
+    """
+    held = set().union(*(_content(quote) for quote in quotes)) if quotes else set()
+    asked, said = _content(question), _content(sentence)
+    if not held & (asked | said):
+        return False
+    if not said:
+        return len(held & asked) >= MIN_YES_NO_SUPPORT * len(asked)
+    if any(word not in held for word in said if any(c.isdigit() for c in word)):
+        return False
+    on_topic = not asked - said or bool(held & (asked - said))
+    return on_topic and len(held & said) >= MIN_SUPPORT * len(said)
+
+
+@functools.lru_cache(maxsize=8192)
+def _content(text: str) -> frozenset[str]:
+    return frozenset(w for w in re.findall(r"\w+", text.lower()) if w not in _STOPWORDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One kept citation, recomputed."""
+
+    citation: Citation
+    sentence: str
+    same_store: bool
+    """The citation names the fingerprint of the store it is checked against."""
+    exists: bool
+    """The store holds the passage, and the span lies within it."""
+    verbatim: bool
+    """The store's own characters at the span equal the quote."""
+    retrieved: bool
+    """The passage was retrieved in this very run."""
+    supported: bool
+    """The sentence's quotes carry it."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the citation stands where it says. Support is reported beside it: it judges the sentence."""
+        return self.same_store and self.exists and self.verbatim and self.retrieved
+
+
+def verify(episode: Episode, store: Retriever) -> list[Check]:
+    """Every citation of an episode's answer recomputed from the store; the episode's own claims count for nothing."""
+    if episode.answer is None:
+        return []
+    retrieved = {
+        hit["passage_id"] for s in episode.steps for c in s.calls if c.tool == "search" for hit in c.result or ()
+    }
+    checks = []
+    for sentence in episode.answer.sentences:
+        passages = {c.passage_id: _fetch(store, c.passage_id) for c in sentence.citations}
+        carried = [f"{p.title} {p.text[c.start : c.end]}" for c in sentence.citations if (p := passages[c.passage_id])]
+        supported = supports(episode.question, sentence.text, carried)
+        for citation in sentence.citations:
+            passage = passages[citation.passage_id]
+            exists = passage is not None and 0 <= citation.start < citation.end <= len(passage.text)
+            verbatim = passage is not None and passage.text[citation.start : citation.end] == citation.quote
+            checks.append(
+                Check(
+                    citation,
+                    sentence.text,
+                    citation.fingerprint == store.fingerprint,
+                    exists,
+                    exists and verbatim,
+                    citation.passage_id in retrieved,
+                    supported,
+                )
+            )
+    return checks
+
+
+def _fetch(store: Retriever, passage_id: str) -> Passage | None:
+    try:
+        return store.fetch([passage_id])[0]
+    except KeyError:
+        return None

@@ -1,0 +1,39 @@
+"""A context is what a run is handed: the policy, the tools, the strategy and the limits; it never changes during a run.
+
+A role sees only its context and the trace. Nothing a policy or a passage says can add a tool or raise a limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sleuth.agents.records import Budget, Policy, Sampling, to_json
+from sleuth.agents.strategy import Strategy
+from sleuth.agents.tools import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    policy: Policy
+    strategy: Strategy
+    tools: Mapping[str, Tool] = field(default_factory=dict)
+    """By name; ``search`` is needed by every strategy that retrieves."""
+    fingerprint: str = ""
+    """Of the datastore behind the tools; empty without one."""
+    budget: Budget = field(default_factory=Budget)
+    sampling: Sampling = field(default_factory=Sampling)
+    """Temperature and top_p of every call; each role sets its own token limit, each step derives its own seed."""
+    seed: int = 0
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration as JSON values: enough to run the episode again."""
+        return {
+            "strategy": to_json(self.strategy),
+            "policy": self.policy.name,
+            "budget": to_json(self.budget),
+            "sampling": {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p},
+            "seed": self.seed,
+            "tools": sorted(self.tools),
+        }

@@ -1,0 +1,117 @@
+"""A role is a value: a name, a prompt, and an act that turns a trace into one step.
+
+`asking` makes the usual kind of role, one that asks the policy once and reads its reply as JSON; `node` makes any role a
+LangGraph node. A role's file holds its prompt and its parser together, and a test parses the prompt's own example.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from operator import add
+from typing import Annotated, Any, TypedDict
+
+from langgraph.runtime import Runtime
+
+from sleuth.agents.context import Context
+from sleuth.agents.records import Completion, JsonSchema, Message, Step
+from sleuth.agents.trace import Trace
+
+
+class State(TypedDict):
+    """The graph's state: the question, and the episode being written."""
+
+    question: str
+    steps: Annotated[list[Step], add]
+
+
+Act = Callable[[Trace, Context], Awaitable[Step]]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    name: str
+    act: Act
+    prompt: str = ""
+    """System message; empty for a role that does not ask the policy."""
+
+
+def asking(
+    name: str,
+    prompt: str,
+    *,
+    user: Callable[[Trace, Context], str],
+    schema: Callable[[Trace, Context], JsonSchema],
+    read: Callable[[str, Trace, Context], Mapping[str, Any]],
+    max_tokens: int,
+) -> Role:
+    """A role that shows the policy ``prompt`` and ``user``, asks for ``schema``, and records what ``read`` found.
+
+    ``read`` never raises on what a policy says: a reply it cannot use is read as the role's own "nothing".
+    """
+
+    async def act(trace: Trace, context: Context) -> Step:
+        messages = (Message("system", prompt), Message("user", user(trace, context)))
+        sampling = dataclasses.replace(
+            context.sampling, max_tokens=max_tokens, seed=step_seed(context.seed, len(trace.steps))
+        )
+        completion: Completion = await context.policy.sample(messages, sampling, schema(trace, context))
+        return Step(name, messages, completion, read(completion.text, trace, context))
+
+    return Role(name, act, prompt)
+
+
+def node(role: Role) -> Callable[[State, Runtime[Context]], Awaitable[dict[str, list[Step]]]]:
+    """The role as a LangGraph node that appends its one step."""
+
+    async def run(state: State, runtime: Runtime[Context]) -> dict[str, list[Step]]:
+        started = time.perf_counter()
+        step = await role.act(Trace(state["question"], tuple(state["steps"])), runtime.context)
+        return {"steps": [dataclasses.replace(step, seconds=round(time.perf_counter() - started, 4))]}
+
+    run.__name__ = role.name
+    return run
+
+
+def step_seed(seed: int, index: int) -> int:
+    """A seed of its own for every step, the same in every run with the same episode seed."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=4).digest())
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """The first JSON object in a reply, or ``{}``; a reply cut short yields the fields that were complete.
+
+    Small and remote models wrap JSON in prose or fences and stop early; what can be read is read, nothing is guessed.
+    """
+    start = text.find("{")
+    if start < 0:
+        return {}
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text[start:])
+        return value if isinstance(value, dict) else {}
+    except json.JSONDecodeError:
+        return _salvage(text[start:])
+
+
+def _salvage(text: str) -> dict[str, Any]:
+    """Close a cut object at its last complete element and read that."""
+    for cut in reversed([m.end() for m in re.finditer(r'["\]}\d]', text)]):
+        for tail in ("}", "]}", "}]}"):
+            try:
+                value = json.loads(text[:cut] + tail)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(value, dict):
+                return value
+    return {}
+
+
+def strings(value: Any) -> list[str]:
+    """The non-empty strings of a list; a lone string counts as a list of one; anything else is dropped."""
+    values = value if isinstance(value, list) else [value]
+    return [v.strip() for v in values if isinstance(v, str) and v.strip()]

@@ -1,0 +1,81 @@
+"""The reflector reads what a search brought: it quotes the most useful sentence and answers the goal, or says unknown.
+
+The quote is decoded among the sentences of the passages and the answer among their words, so both are verbatim where
+the engine can constrain decoding; elsewhere `cite.locate` decides whether a quote stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sleuth.agents.cite import locate, quotable
+from sleuth.agents.context import Context
+from sleuth.agents.records import JsonSchema
+from sleuth.agents.role import Role, asking, parse_object, strings
+from sleuth.agents.trace import UNKNOWN, Trace, numbered
+from sleuth.corpora.records import Passage
+
+PROMPT = """Quote the sentence that helps most with the question, then give the short answer, or "unknown" if it is not there yet.
+Example question: Where was the director of Jaws born?
+[1] Jaws (film): Jaws is a 1975 film directed by Steven Spielberg. It was a success.
+Example reply: {"quote":"Jaws is a 1975 film directed by Steven Spielberg.","answer":"unknown"}"""
+
+
+def user(goal: str, passages: Sequence[Passage], known: Sequence[str] = ()) -> str:
+    lines = [f"Question: {goal}"]
+    lines += [f"Known: {' '.join(quote.split())}" for quote in known]
+    return "\n".join([*lines, numbered(passages)])
+
+
+def target(quote: str, answer: str) -> dict[str, Any]:
+    """The reply that a training example shows."""
+    return {"quote": quote, "answer": answer}
+
+
+def schema(passages: Sequence[Passage], known: Sequence[str] = ()) -> JsonSchema:
+    quotes = quotable(passages)
+    texts = [p.text for p in passages] + [p.title for p in passages if p.title] + list(known)
+    answer: dict[str, Any] = {"type": "string", "enum": [UNKNOWN, "yes", "no"]}
+    if texts:
+        answer = {"anyOf": [answer, {"type": "string", "x-span": texts}]}
+    return {
+        "type": "object",
+        "properties": {"quote": {"type": "string", "enum": [*quotes, ""], "x-quote": True}, "answer": answer},
+        "required": ["quote", "answer"],
+        "additionalProperties": False,
+    }
+
+
+def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
+    """``{"quote", "answer", "note"}``; a quote that stands nowhere is dropped, an absent answer is unknown."""
+    reply = parse_object(text)
+    goal = trace.goal()
+    passages = trace.latest(context.strategy.k)
+    quote = next(iter(strings(reply.get("quote"))), "")
+    answer = next(iter(strings(reply.get("answer"))), UNKNOWN)
+    place = locate(quote, passages) if quote else None
+    turns = len(trace.tried(goal))
+    note = {
+        "goal": goal,
+        "asked": trace.resolved(goal),
+        "quote": place.quote if place else "",
+        "passage_id": place.passage_id if place else "",
+        "answer": answer,
+        "done": answer.lower() != UNKNOWN or turns >= context.strategy.turns,
+    }
+    return {"quote": quote, "answer": answer, "note": note}
+
+
+def _user(trace: Trace, context: Context) -> str:
+    return user(trace.resolved(trace.goal()), trace.latest(context.strategy.k), trace.known(trace.goal()))
+
+
+REFLECTOR: Role = asking(
+    "reflector",
+    PROMPT,
+    user=_user,
+    schema=lambda trace, context: schema(trace.latest(context.strategy.k), trace.known(trace.goal())),
+    read=read,
+    max_tokens=160,
+)

@@ -1,0 +1,77 @@
+"""A strategy is a handful of independent choices; a published system is a named strategy, never a loop of its own.
+
+`build_graph` (graph.py) is the one reader of these choices. Names are looked up in the literal table below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from sleuth.corpora.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    name: str
+    retrieve: bool = True
+    """False answers from the policy's own memory and cites nothing."""
+    plan: Literal["none", "decompose"] = "none"
+    """``decompose``: a planner splits the question into steps that may refer to earlier answers."""
+    rewrite: bool = False
+    """A rewriter words each query from the goal and what is known; otherwise the goal itself is searched."""
+    reflect: Literal["none", "goal"] = "none"
+    """``goal``: a reflector reads each search, notes a quote, and says whether the goal is answered."""
+    k: int = 5
+    """Passages per search."""
+    read: int = 5
+    """Passages the answerer reads."""
+    turns: int = 1
+    """Searches per goal at most."""
+    max_goals: int = 4
+    """Steps of a plan at most; what the planner writes beyond is cut and said so in the step."""
+
+
+STRATEGIES: dict[str, Strategy] = {
+    # No retrieval: what the policy remembers. The floor of every comparison.
+    "closed-book": Strategy("closed-book", retrieve=False),
+    # Lewis et al. 2020 (arXiv 2005.11401) reduced to its common form: retrieve once with the question, then read.
+    "naive-rag": Strategy("naive-rag"),
+    # A reason-search loop in the manner of IRCoT (arXiv 2212.10509) and Search-R1 (arXiv 2503.09516): each reading
+    # words the next query. Differs: reading and querying are two roles, and both are decoded under a schema.
+    "iterative": Strategy("iterative", rewrite=True, reflect="goal", k=4, turns=3),
+    # Decomposed Prompting (arXiv 2210.02406) in small: sub-questions with references, each searched and read in turn.
+    "decompose": Strategy("decompose", plan="decompose", rewrite=True, reflect="goal", k=4, turns=2),
+}
+DEFAULT = "decompose"
+
+
+def strategy(name: str, **changes: Any) -> Strategy:
+    """The named strategy with some choices changed; an unknown name, key or value raises `ConfigError`."""
+    if name not in STRATEGIES:
+        raise ConfigError(f"unknown strategy {name!r}{_nearest(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}")
+    types = get_type_hints(Strategy)
+    for key, value in changes.items():
+        if key not in types or key == "name":
+            known = [k for k in types if k != "name"]
+            raise ConfigError(f"unknown strategy key {key!r}{_nearest(key, known)}; known: {', '.join(known)}")
+        _check(key, value, types[key])
+    return dataclasses.replace(STRATEGIES[name], **changes)
+
+
+def _check(key: str, value: Any, kind: Any) -> None:
+    choices = get_args(kind)
+    if choices and value not in choices:
+        raise ConfigError(f"strategy key {key!r} must be one of {', '.join(choices)}; found {value!r}")
+    if not choices and type(value) is not kind:
+        raise ConfigError(f"strategy key {key!r} must be {kind.__name__}; found {value!r}")
+    if kind is int and value < 1:
+        raise ConfigError(f"strategy key {key!r} must be at least 1; found {value}")
+
+
+def _nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,84 @@
+"""A tool is a typed async function that a role may call; its JSON schema comes from its signature.
+
+`search_tool` merges the queries of all episodes that are waiting at the same moment into one batched search.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sleuth.agents.records import JsonSchema
+from sleuth.corpora.errors import InputError
+from sleuth.retrieval.records import Filter, Hit, Retriever
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    description: str
+    """First line of the function's docstring."""
+    schema: JsonSchema
+    """Of the arguments, as one JSON object."""
+    run: Callable[..., Awaitable[Any]]
+
+    async def __call__(self, **arguments: Any) -> Any:
+        unknown = set(arguments) - set(self.schema["properties"])
+        missing = set(self.schema.get("required", ())) - set(arguments)
+        if unknown or missing:
+            known = ", ".join(self.schema["properties"])
+            raise InputError(f"tool {self.name} takes {known}; unknown {sorted(unknown)}, missing {sorted(missing)}")
+        return await self.run(**arguments)
+
+
+def tool(run: Callable[..., Awaitable[Any]]) -> Tool:
+    """The tool that a typed async function is; every parameter needs an annotation."""
+    from pydantic import create_model
+
+    parameters = inspect.signature(run, eval_str=True).parameters
+    fields: dict[str, Any] = {
+        name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
+        for name, p in parameters.items()
+    }
+    schema = create_model(run.__name__, **fields).model_json_schema()
+    description = (inspect.getdoc(run) or run.__name__).splitlines()[0]
+    return Tool(run.__name__, description, {**schema, "required": schema.get("required", [])}, run)
+
+
+def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
+    """The ``search`` tool over a retriever; what ``where`` leaves out no query can reach.
+
+    Queries that arrive while the event loop is busy with other episodes are answered by one ``Retriever.search`` per k.
+    """
+    waiting: dict[int, list[tuple[str, asyncio.Future[list[Hit]]]]] = {}
+    flushes: set[asyncio.Task[None]] = set()
+
+    async def flush(k: int) -> None:
+        await asyncio.sleep(0.002)  # two milliseconds: long against a loop turn, short against a search
+        batch = waiting.pop(k)
+        try:
+            found = await asyncio.to_thread(retriever.search, [query for query, _ in batch], k, where)
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), hits in zip(batch, found, strict=True):
+            if not future.done():
+                future.set_result(hits)
+
+    async def search(query: str, k: int = 5) -> list[Hit]:
+        """Find the passages of the datastore that answer a query, best first."""
+        future: asyncio.Future[list[Hit]] = asyncio.get_running_loop().create_future()
+        first = k not in waiting
+        waiting.setdefault(k, []).append((query, future))
+        if first:
+            task = asyncio.create_task(flush(k))
+            flushes.add(task)
+            task.add_done_callback(flushes.discard)
+        return await future
+
+    return tool(search)

@@ -1,0 +1,132 @@
+"""A trace is the steps taken so far, read as a plan, notes and evidence.
+
+Everything here is derived from the steps and from nothing else, so that the episode being written is the only state:
+what a role knows, what the graph decides and what a resumed run continues from are all the same record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sleuth.agents.records import Step
+from sleuth.corpora.records import Passage
+
+UNKNOWN = "unknown"
+"""What a reader answers when the passages before it do not hold the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What one reading of one search brought."""
+
+    goal: int
+    """Index of the goal that was being worked on."""
+    asked: str
+    """The goal as it was asked, its references filled in."""
+    quote: str
+    """A sentence of a retrieved passage, verbatim; empty when nothing was useful."""
+    passage_id: str
+    """Where the quote stands; empty without a quote."""
+    answer: str
+    """The goal's answer, or `UNKNOWN`."""
+    done: bool
+    """The goal is answered or given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    question: str
+    steps: tuple[Step, ...] = ()
+
+    def last(self, role: str) -> Step | None:
+        return next((s for s in reversed(self.steps) if s.role == role), None)
+
+    def goals(self) -> list[str]:
+        """The planner's steps as written (``#1`` stands for the first answer); the question itself without a plan."""
+        planned = self.last("planner")
+        return list(planned.parsed["steps"]) if planned and planned.parsed.get("steps") else [self.question]
+
+    def notes(self) -> list[Note]:
+        return [Note(**s.parsed["note"]) for s in self.steps if s.role == "reflector" and "note" in s.parsed]
+
+    def goal(self) -> int:
+        """Index of the goal in work; ``len(goals())`` when all are done."""
+        return sum(note.done for note in self.notes())
+
+    def resolved(self, goal: int) -> str:
+        """A goal with each ``#n`` replaced by the answer found for goal n, or by that goal's own words."""
+        answers = {note.goal: note.answer for note in self.notes() if note.answer != UNKNOWN}
+        goals = self.goals()
+
+        def fill(match: re.Match[str]) -> str:
+            index = int(match[1]) - 1
+            return answers.get(index, goals[index] if 0 <= index < goal else match[0])
+
+        return re.sub(r"#(\d+)", fill, goals[goal])
+
+    def known(self, goal: int) -> list[str]:
+        """Quotes noted so far for one goal, in order."""
+        return [note.quote for note in self.notes() if note.goal == goal and note.quote]
+
+    def facts(self) -> list[tuple[str, str]]:
+        """(goal as asked, answer) of every goal that was answered, except the question itself."""
+        return [
+            (note.asked, note.answer)
+            for note in self.notes()
+            if note.done and note.answer != UNKNOWN and note.asked != self.question
+        ]
+
+    def tried(self, goal: int) -> list[str]:
+        """Queries already searched for one goal."""
+        reached, queries = 0, []
+        for step in self.steps:
+            if step.role == "reflector" and step.parsed.get("note", {}).get("done"):
+                reached += 1
+            queries += [str(c.arguments["query"]) for c in step.calls if c.tool == "search" and reached == goal]
+        return queries
+
+    def query(self) -> str:
+        """What to search now: the rewriter's words where they are newer than the last search, else the goal."""
+        for step in reversed(self.steps):
+            if step.role == "searcher":
+                break
+            if step.role == "rewriter" and step.parsed.get("query"):
+                return str(step.parsed["query"])
+        goals = self.goals()
+        return self.resolved(min(self.goal(), len(goals) - 1))
+
+    def passages(self) -> dict[str, Passage]:
+        return {passage.id: passage for step in self.steps for passage in step.passages}
+
+    def found(self) -> list[list[str]]:
+        """Passage ids of each search, best first, in the order of the searches."""
+        return [
+            [hit["passage_id"] for hit in call.result or ()]
+            for step in self.steps
+            for call in step.calls
+            if call.tool == "search"
+        ]
+
+    def latest(self, k: int) -> list[Passage]:
+        """The first k passages of the last search."""
+        found, passages = self.found(), self.passages()
+        return [passages[i] for i in (found[-1] if found else [])[:k]]
+
+    def evidence(self, k: int) -> list[Passage]:
+        """The k passages an answerer should read: noted ones first, then by reciprocal rank over all searches."""
+        scores: dict[str, float] = {}
+        for ids in self.found():
+            for rank, passage_id in enumerate(ids, 1):
+                scores[passage_id] = scores.get(passage_id, 0.0) + 1.0 / (60 + rank)
+        noted = [note.passage_id for note in self.notes() if note.passage_id]
+        ranked = sorted(scores, key=lambda i: (-scores[i], i))
+        passages = self.passages()
+        return [passages[i] for i in dict.fromkeys(noted + ranked)][:k]
+
+
+def numbered(passages: Sequence[Passage]) -> str:
+    """Passages as a policy reads them: ``[1] Title: text``, one a line."""
+    lines = (f"[{i}] {p.title}: {p.text}" if p.title else f"[{i}] {p.text}" for i, p in enumerate(passages, 1))
+    return "\n".join(" ".join(line.split()) for line in lines)
