@@ -26,6 +26,8 @@ class Context:
     sampling: Sampling = field(default_factory=Sampling)
     """Temperature and top_p of every call; each role sets its own token limit, each step derives its own seed."""
     seed: int = 0
+    deadline: float | None = None
+    """Event-loop time after which nothing more is asked; set by `rollout` from ``budget.seconds``."""
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration as JSON values: enough to run the episode again."""

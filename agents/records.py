@@ -198,7 +198,7 @@ class Episode:
         data.pop("timing")
         for step in data["steps"]:
             step.pop("seconds")
-        return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def to_json(record: Any) -> dict[str, Any]:
