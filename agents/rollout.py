@@ -77,9 +77,7 @@ async def rollout(
     return episode
 
 
-async def _steps(
-    graph: Any, question: str, context: Context, steps: list[Step], resume: bool
-) -> AsyncIterator[Step]:
+async def _steps(graph: Any, question: str, context: Context, steps: list[Step], resume: bool) -> AsyncIterator[Step]:
     """The steps as the graph makes them, each appended to ``steps``; a resumed run first gives those it had."""
     config = {"configurable": {"thread_id": episode_id(question, context)}, "recursion_limit": 1_000}
     start: dict[str, Any] | None = {"question": question, "steps": []}

@@ -95,9 +95,7 @@ _CLOSED = asking(
 async def act(trace: Trace, context: Context) -> Step:
     passages = _passages(trace, context)
     step = await (_GROUNDED if passages else _CLOSED).act(trace, context)
-    answer = checked(
-        trace.question, step.parsed["answer"], step.parsed["quotes"], passages, context.fingerprint
-    )
+    answer = checked(trace.question, step.parsed["answer"], step.parsed["quotes"], passages, context.fingerprint)
     return dataclasses.replace(step, answer=answer)
 
 

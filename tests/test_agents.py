@@ -1,0 +1,274 @@
+"""The graph and its rollout, over two passages and a scripted policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pytest
+
+from sleuth.agents import episodes
+from sleuth.agents.graph import build_graph, checkpoints, roles_of
+from sleuth.agents.records import Budget, Episode, PolicyError, episode_from_json, to_json
+from sleuth.agents.role import parse_object, step_seed
+from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
+from sleuth.agents.rollout import rollout
+from sleuth.agents.strategy import STRATEGIES, strategy
+from sleuth.agents.tools import tool
+from sleuth.corpora.errors import ConfigError, InputError
+from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
+from tests.scripted import ScriptedPolicy
+
+
+def run(name: str = "decompose", question: str = QUESTION, **changes: Any) -> Episode:
+    ctx = context(name, **changes)
+    return asyncio.run(rollout(build_graph(ctx.strategy), question, ctx))
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("closed-book", ["answerer"]),
+        ("naive-rag", ["searcher", "answerer"]),
+        ("iterative", ["rewriter", "searcher", "reflector", "answerer"]),
+        ("decompose", ["planner", *["rewriter", "searcher", "reflector"] * 2, "answerer"]),
+    ],
+)
+def test_each_strategy_walks_its_roles_and_answers(name: str, roles: list[str]) -> None:
+    episode = run(name)
+    assert [step.role for step in episode.steps] == roles
+    assert (episode.stop, episode.error) == ("answered", "")
+    assert episode.answer and episode.answer.text == "Cincinnati, Ohio"
+    assert episode.spent.searches == roles.count("searcher")
+
+
+def test_a_plan_fills_its_references_with_earlier_answers() -> None:
+    policy = ScriptedPolicy(reply)
+    episode = run(policy=policy)
+    asked = [m[1].content.splitlines()[0] for m in policy.seen if m[0].content == rewriter.PROMPT]
+    assert asked == ["Question: Who directed Jaws?", "Question: Where was Steven Spielberg born?"]
+    facts = [line for line in policy.seen[-1][1].content.splitlines() if line.startswith("Known:")]
+    assert facts == [
+        "Known: Who directed Jaws? Steven Spielberg",
+        "Known: Where was Steven Spielberg born? Cincinnati, Ohio",
+    ]
+
+
+def test_an_unanswered_goal_is_searched_again_with_what_is_known() -> None:
+    def unsure(messages: Any) -> Any:
+        given = reply(messages)
+        if messages[0].content == reflector.PROMPT and "Known:" not in messages[1].content:
+            return {**given, "answer": "unknown"}
+        return given
+
+    policy = ScriptedPolicy(unsure)
+    episode = run("iterative", policy=policy)
+    assert [s.role for s in episode.steps].count("searcher") == 2
+    second = [m[1].content for m in policy.seen if m[0].content == rewriter.PROMPT][1]
+    assert f"Known: {FILM}" in second and f"Tried: {QUESTION}" in second
+
+
+def test_citations_are_spans_of_retrieved_passages_and_forged_quotes_are_rejected() -> None:
+    def forging(messages: Any) -> Any:
+        given = reply(messages)
+        if messages[0].content == answerer.PROMPT:
+            given["quotes"] += ["Spielberg was born in Cincinnati, Texas.", "[1]", "https://example.org/jaws"]
+        return given
+
+    episode = run(policy=ScriptedPolicy(forging))
+    assert episode.answer is not None
+    (sentence,) = episode.answer.sentences
+    texts = {p.id: p.text for p in PASSAGES}
+    assert [texts[c.passage_id][c.start : c.end] for c in sentence.citations] == [FILM, BIRTH]
+    assert sentence.supported
+    assert len(episode.answer.rejected) == 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "stop", "roles"),
+    [
+        (Budget(searches=1), "budget:searches", ["planner", "rewriter", "searcher", "reflector", "answerer"]),
+        (Budget(searches=0), "budget:searches", ["answerer"]),
+        (Budget(tokens=1), "budget:tokens", ["planner"]),
+        (Budget(seconds=0.0), "budget:seconds", []),
+    ],
+)
+def test_a_spent_budget_ends_with_the_best_answer_so_far(budget: Budget, stop: str, roles: list[str]) -> None:
+    episode = run(budget=budget)
+    assert (episode.stop, [s.role for s in episode.steps]) == (stop, roles)
+    assert episode.answer is not None and episode.answer.text
+
+
+def test_running_out_of_time_inside_a_call_answers_from_the_notes() -> None:
+    class Slow(ScriptedPolicy):
+        async def sample(self, messages: Any, *rest: Any) -> Any:
+            if messages[0].content == answerer.PROMPT:
+                await asyncio.sleep(60)
+            return await super().sample(messages, *rest)
+
+    episode = run(policy=Slow(reply), budget=Budget(seconds=0.5))
+    assert episode.stop == "budget:seconds"
+    assert episode.answer and episode.answer.text == "Cincinnati, Ohio"
+    assert episode.answer.sentences[0].supported
+
+
+def test_a_failing_policy_is_recorded_with_its_role_and_keeps_what_was_found() -> None:
+    def failing(messages: Any) -> Any:
+        return (
+            PolicyError("timeout", "no reply in 3 s", True)
+            if messages[0].content == answerer.PROMPT
+            else reply(messages)
+        )
+
+    episode = run(policy=ScriptedPolicy(failing))
+    assert (episode.stop, episode.error) == ("error", "answerer: PolicyError: no reply in 3 s")
+    assert episode.answer and episode.answer.text == "Cincinnati, Ohio"
+
+
+def test_a_search_that_dies_ends_the_episode_not_the_program() -> None:
+    class Broken(FilmStore):
+        def search(self, *args: Any, **kwargs: Any) -> Any:
+            raise OSError("disk gone")
+
+    episode = run(store=Broken())
+    assert (episode.stop, episode.error) == ("error", "searcher: OSError: disk gone")
+
+
+def test_cancelling_hands_over_the_episode_so_far() -> None:
+    ended: list[Episode] = []
+
+    async def main() -> None:
+        ctx = context(policy=ScriptedPolicy(reply, delay_s=0.05))
+        steps: list[Any] = []
+        task = asyncio.create_task(
+            rollout(build_graph(ctx.strategy), QUESTION, ctx, on_step=steps.append, on_end=ended.append)
+        )
+        while len(steps) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert ended[0].stop == "cancelled" and len(ended[0].steps) >= 2
+
+
+@pytest.mark.parametrize("question", ["", "   \n", "x" * 100_000])
+def test_a_question_of_no_or_too_many_characters_is_refused(question: str) -> None:
+    with pytest.raises(InputError, match="question"):
+        run(question=question)
+
+
+def test_nonsense_from_the_policy_still_ends_in_an_answer() -> None:
+    for nonsense in ("", "{", "[]", "<think>", '{"steps": 3, "quote": [1], "answer": {}}', "\ud800", "null"):
+        episode = run(policy=ScriptedPolicy(lambda messages, text=nonsense: text))
+        assert episode.error == "" and episode.answer is not None
+        assert not [c for s in episode.answer.sentences for c in s.citations]
+        assert episode_from_json(json.loads(json.dumps(to_json(episode)))).digest() == episode.digest()
+
+
+def test_the_same_seed_gives_the_same_episode_and_ids_follow_the_configuration() -> None:
+    assert run(seed=1).digest() == run(seed=1).digest()
+    assert run(seed=1).id != run(seed=2).id
+    assert len({step_seed(seed, index) for seed in range(20) for index in range(20)}) == 400
+
+
+def test_queries_of_concurrent_episodes_share_a_batch() -> None:
+    store = FilmStore()
+    ctx = context("naive-rag", store=store)
+
+    async def main() -> list[Episode]:
+        graph = build_graph(ctx.strategy)
+        return await asyncio.gather(*(rollout(graph, f"{QUESTION} {i}", ctx) for i in range(50)))
+
+    assert all(e.stop == "answered" for e in asyncio.run(main()))
+    assert sum(map(len, store.batches)) == 50 and len(store.batches) < 25
+
+
+def test_a_killed_run_resumes_from_its_checkpoint_without_asking_again(tmp_path: Any) -> None:
+    calls = 0
+
+    def dies(messages: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return PolicyError("unreachable", "gone") if calls == 4 else reply(messages)
+
+    async def main() -> tuple[Episode, Episode]:
+        policy = ScriptedPolicy(dies)
+        async with checkpoints(tmp_path / "c.sqlite") as saver:
+            ctx = context(policy=policy)
+            first = await rollout(build_graph(ctx.strategy, saver), QUESTION, ctx)
+        async with checkpoints(tmp_path / "c.sqlite") as saver:
+            return first, await rollout(build_graph(ctx.strategy, saver), QUESTION, ctx, resume=True)
+
+    first, second = asyncio.run(main())
+    assert first.stop == "error" and second.stop == "answered"
+    assert second.digest() == run().digest()
+    assert calls == 7  # six replies and the one that failed: nothing was asked twice
+
+
+def test_episode_files_name_a_cut_line_and_keep_the_rest(tmp_path: Any) -> None:
+    path = tmp_path / "runs" / "e.jsonl"
+    episode = run()
+    episodes.append(path, episode)
+    path.write_bytes(path.read_bytes()[:-300])
+    episodes.append(path, episode)
+    told: list[str] = []
+    (back,) = episodes.read(path, told.append)
+    assert back == episode
+    assert len(told) == 1 and f"{path}:1" in told[0]
+    with pytest.raises(InputError, match="e.jsonl:1: expected one episode"):
+        list(episodes.read(path))
+
+
+def test_each_prompt_example_parses_by_the_roles_own_parser() -> None:
+    for role in ROLES.values():
+        if role.prompt:
+            example = re.search(r"Example reply: (.*)", role.prompt)
+            assert example, role.name
+            given = parse_object(example[1])
+            assert json.dumps(given, ensure_ascii=False, separators=(",", ":")) == example[1]
+    assert planner.read(planner.PROMPT.split("Example reply: ")[1], 4)["steps"][1] == "Where was #1 born?"
+    assert rewriter.read(rewriter.PROMPT.split("Example reply: ")[1], "x")["query"] == "Steven Spielberg birthplace"
+    assert answerer.read(answerer.PROMPT.split("Example reply: ")[1], [])["answer"] == "Cincinnati, Ohio"
+    assert answerer.read(answerer.CLOSED_PROMPT.split("Example reply: ")[1], [])["answer"] == "Cincinnati, Ohio"
+
+
+def test_a_reply_cut_short_yields_its_complete_fields() -> None:
+    assert parse_object('Sure! ```json\n{"answer": "Ohio"}\n```') == {"answer": "Ohio"}
+    assert parse_object('{"quotes":["one","two"],"answer":"Cinc') == {"quotes": ["one", "two"]}
+    assert parse_object('{"quotes":["one","tw') == {"quotes": ["one"]}
+    assert parse_object("[1, 2]") == {} == parse_object('{"')
+
+
+def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:
+    with pytest.raises(ConfigError, match="unknown strategy 'decompos' .*did you mean 'decompose'.*known: closed-book"):
+        strategy("decompos")
+    with pytest.raises(ConfigError, match="unknown strategy key 'turn' .*did you mean 'turns'"):
+        strategy("iterative", turn=3)
+    with pytest.raises(ConfigError, match="'plan' must be one of none, decompose; found 'tree'"):
+        strategy("iterative", plan="tree")
+    with pytest.raises(ConfigError, match="'k' must be int; found '3'"):
+        strategy("iterative", k="3")
+    with pytest.raises(ConfigError, match="'k' must be at least 1; found 0"):
+        strategy("iterative", k=0)
+    assert strategy("naive-rag", k=7).k == 7
+
+
+def test_roles_of_a_strategy_are_independent_choices() -> None:
+    assert roles_of(STRATEGIES["closed-book"]) == ["answerer"]
+    assert roles_of(strategy("naive-rag", rewrite=True)) == ["rewriter", "searcher", "answerer"]
+
+
+def test_a_tool_takes_its_schema_from_its_signature_and_refuses_other_arguments() -> None:
+    async def double(number: int, times: int = 2) -> int:
+        """Multiply."""
+        return number * times
+
+    made = tool(double)
+    assert made.schema["required"] == ["number"] and made.schema["properties"]["times"]["type"] == "integer"
+    assert asyncio.run(made(number=4)) == 8
+    with pytest.raises(InputError, match="unknown \\['nmber'\\], missing \\['number'\\]"):
+        asyncio.run(made(nmber=4))

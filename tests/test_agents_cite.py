@@ -1,0 +1,94 @@
+"""Citations: found by a program, verbatim, and checked again from the store alone."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleuth.agents.cite import checked, locate, quotable, supports, verify
+from sleuth.agents.graph import build_graph
+from sleuth.agents.records import Citation, Episode
+from sleuth.agents.rollout import rollout
+from sleuth.corpora.records import Passage
+from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context
+
+
+def episode() -> Episode:
+    ctx = context()
+    return asyncio.run(rollout(build_graph(ctx.strategy), QUESTION, ctx))
+
+
+def with_citation(run: Episode, **changes: Any) -> Episode:
+    assert run.answer is not None
+    (sentence,) = run.answer.sentences
+    first = dataclasses.replace(sentence.citations[0], **changes)
+    altered = dataclasses.replace(sentence, citations=(first, *sentence.citations[1:]))
+    return dataclasses.replace(run, answer=dataclasses.replace(run.answer, sentences=(altered,)))
+
+
+def test_every_kept_citation_of_a_run_holds() -> None:
+    checks = verify(episode(), FilmStore())
+    assert len(checks) == 2 and all(check.holds and check.supported for check in checks)
+
+
+def test_each_way_to_forge_a_citation_is_found() -> None:
+    run, store = episode(), FilmStore()
+    forged = {
+        "same_store": with_citation(run, fingerprint="another"),
+        "exists": with_citation(run, passage_id="nowhere"),
+        "verbatim": with_citation(run, start=1),
+        "retrieved": dataclasses.replace(run, steps=()),
+    }
+    for field, altered in forged.items():
+        check = verify(altered, store)[0]
+        assert not check.holds and not getattr(check, field), field
+    assert not verify(with_citation(run, start=-5, end=3), store)[0].exists
+    assert not verify(with_citation(run, end=10_000), store)[0].exists
+    assert not verify(with_citation(run, quote=FILM.replace("1975", "1976")), store)[0].verbatim
+
+
+def test_white_space_may_differ_and_nothing_else() -> None:
+    passage = Passage("p", "p", 0, 60, "T", "He said:\n  “It is\tdone”, and left the house. Then silence.")
+    assert locate("He said: “It is done”, and left the house.", [passage]) == Citation(
+        "", "p", 0, 44, "He said:\n  “It is\tdone”, and left the house."
+    )
+    assert locate('He said: "It is done", and left the house.', [passage]) is None
+    assert locate("he said: “It is done”, and left the house.", [passage]) is None
+    assert locate("is", [passage]) is None  # too short to prove anything
+    assert locate("Then silence.", [passage]) is not None
+    assert locate(" \n", [passage]) is None
+
+
+@given(st.lists(st.text(min_size=1, max_size=80), min_size=1, max_size=4))
+def test_whatever_is_quotable_can_be_located_and_is_verbatim(texts: list[str]) -> None:
+    passages = [Passage(str(i), str(i), 0, len(t), "", t) for i, t in enumerate(texts)]
+    for quote in quotable(passages):
+        place = locate(quote, passages)
+        assert place is not None
+        assert texts[int(place.passage_id)][place.start : place.end] == place.quote
+        assert place.quote.split() == quote.split()
+
+
+def test_support_is_lexical_and_says_no_to_what_is_not_there() -> None:
+    film, birth = f"Jaws (film) {FILM}", f"Steven Spielberg {BIRTH}"
+    assert supports(QUESTION, "Cincinnati, Ohio", [film, birth])
+    assert not supports(QUESTION, "Phoenix, Arizona", [film, birth])
+    assert not supports(QUESTION, "Cincinnati, Ohio", [film])
+    assert not supports(QUESTION, "Cincinnati, Ohio", [])
+    assert not supports("When did the war end?", "Cincinnati", [birth])  # about something else
+    assert supports("Was Jaws directed by Steven Spielberg?", "yes", [film])
+    assert not supports("Is the moon older than the sun?", "yes", [film])
+    assert supports("In which year was Jaws made?", "1975", [film])
+    assert not supports("In which year was Jaws made?", "1976", [film])
+
+
+def test_sentences_of_a_longer_answer_keep_only_what_speaks_of_them() -> None:
+    text = "Jaws was directed by Steven Spielberg. Mozart wrote forty symphonies."
+    answer = checked("Who directed Jaws?", text, [FILM, BIRTH], PASSAGES, "f")
+    first, second = answer.sentences
+    assert first.supported and {c.quote for c in first.citations} == {FILM, BIRTH}
+    assert not second.supported and second.citations == ()
