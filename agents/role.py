@@ -66,8 +66,8 @@ def asking(
     return Role(name, act, prompt)
 
 
-def node(role: Role) -> Callable[[State, Runtime[Context]], Awaitable[dict[str, list[Step]]]]:
-    """The role as a LangGraph node that appends its one step."""
+def node(role: Role) -> Any:  # langgraph keeps its protocol of a node that takes a runtime to itself
+    """The role as a LangGraph node, ``(State, Runtime[Context]) -> update``, that appends its one step."""
 
     async def run(state: State, runtime: Runtime[Context]) -> dict[str, list[Step]]:
         started = time.perf_counter()

@@ -79,7 +79,8 @@ async def rollout(
 
 async def _steps(graph: Any, question: str, context: Context, steps: list[Step], resume: bool) -> AsyncIterator[Step]:
     """The steps as the graph makes them, each appended to ``steps``; a resumed run first gives those it had."""
-    config = {"configurable": {"thread_id": episode_id(question, context)}, "recursion_limit": 1_000}
+    thread = episode_id(question, context)
+    config = {"configurable": {"thread_id": thread}, "recursion_limit": 1_000}
     start: dict[str, Any] | None = {"question": question, "steps": []}
     if graph.checkpointer:
         state = await graph.aget_state(config)
@@ -91,7 +92,7 @@ async def _steps(graph: Any, question: str, context: Context, steps: list[Step],
             if not state.next:
                 return
         elif state.values:  # a run from scratch must not append to an older run of the same id
-            await graph.checkpointer.adelete_thread(config["configurable"]["thread_id"])
+            await graph.checkpointer.adelete_thread(thread)
     async for update in graph.astream(start, config, context=context, stream_mode="updates"):
         for change in update.values():
             for step in (change or {}).get("steps", ()):
