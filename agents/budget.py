@@ -40,10 +40,8 @@ def exhausted(trace: Trace, context: Context, now: float) -> str | None:
         room = min(ANSWER_TOKENS, budget.tokens / 2)
         if used.prompt_tokens + used.completion_tokens > budget.tokens - room:
             return "tokens"
-    if budget.seconds is not None and context.deadline is not None:
-        if now > context.deadline - ANSWER_SHARE * budget.seconds:
-            return "seconds"
-    return None
+    kept = ANSWER_SHARE * (budget.seconds or 0.0)
+    return "seconds" if context.deadline is not None and now > context.deadline - kept else None
 
 
 def spent_out(trace: Trace, context: Context, now: float) -> str | None:

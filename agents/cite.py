@@ -22,16 +22,21 @@ MIN_QUOTE_CHARS = 12
 
 MIN_SUPPORT = 0.6
 """Share of a sentence's content words that its quotes must hold. Lexical, as in the overlap tests that ALCE (arXiv
-2305.14627) compares with entailment models; a paraphrase can fall below it, which marks it unsupported, never drops it."""
+2305.14627) compares with entailment models; a paraphrase can fall below it, which marks it, never drops it."""
 
 MIN_YES_NO_SUPPORT = 0.4
 """A bare yes or no has no content words: the quotes must then hold this share of the question's."""
 
 _STOPWORDS = frozenset(
-    "a an and are as at be been but by can could did do does for from had has have he her hers him his how i if in into is it "
-    "its me more most my no nor not of on or our out she so some such than that the their them then there these they "
-    "this those to too under up was we were what when where which while who whom whose why will with would yes you your "
-    "both either same also".split()
+    re.findall(
+        r"\w+",
+        """
+        a also an and are as at be been both but by can could did do does either for from had has have he her hers him
+        his how i if in into is it its me more most my no nor not of on or our out same she so some such than that the their
+        them then there these they this those to too under up was we were what when where which while who whom whose why
+        will with would yes you your
+        """,
+    )
 )
 
 
@@ -73,7 +78,7 @@ def checked(question: str, text: str, quotes: Sequence[str], passages: Sequence[
 def _attach(
     question: str, sentence: str, citations: Sequence[Citation], titles: dict[str, str], alone: bool
 ) -> Sentence:
-    """A sentence with its citations: all of them for a one-sentence answer (hops included), else those that share words."""
+    """A sentence with its citations: all for a one-sentence answer (hops included), else those that share words."""
     if alone:
         kept = tuple(citations)
     else:

@@ -17,10 +17,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 from sleuth.corpora.errors import SleuthError
 from sleuth.corpora.records import Passage
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 JsonSchema: TypeAlias = Mapping[str, Any]
 """A JSON Schema. One extension: a string property may carry ``"x-span": [text, ...]``; an engine that can constrain
-decoding then lets the value be only a run of whole words copied from one of those texts. Engines that cannot, drop it."""
+decoding then lets the value be only a run of whole words copied from one of those texts; others drop it. A string
+property with ``"x-quote": true`` holds a quote: its ``enum`` is the sentences it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class PolicyError(SleuthError):
     def __init__(self, kind: str, message: str, retryable: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
-        """``unreachable``, ``timeout``, ``rate_limit``, ``server``, ``auth``, ``bad_request``, ``bad_reply``, ``too_long``."""
+        """``unreachable``, ``timeout``, ``rate_limit``, ``server``, ``auth``, ``bad_request``, ``bad_reply`` or
+        ``too_long``."""
         self.retryable = retryable
 
 
@@ -156,8 +157,6 @@ class Budget:
     tokens: int | None = 60_000
     """Prompt and completion tokens together."""
     seconds: float | None = None
-    money: float | None = None
-    """In the currency of the price given with the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,6 @@ class Spent:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
-    money: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ class Episode:
     steps: tuple[Step, ...]
     answer: Answer | None
     stop: str
-    """``answered``, ``budget:searches|tokens|seconds|money`` (the answer is the best so far), ``cancelled``, ``error``."""
+    """``answered``, ``budget:searches|tokens|seconds`` (the answer is the best so far), ``cancelled`` or ``error``."""
     error: str = ""
     spent: Spent = field(default_factory=Spent)
     timing: Mapping[str, float] = field(default_factory=dict)

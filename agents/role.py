@@ -1,7 +1,7 @@
 """A role is a value: a name, a prompt, and an act that turns a trace into one step.
 
-`asking` makes the usual kind of role, one that asks the policy once and reads its reply as JSON; `node` makes any role a
-LangGraph node. A role's file holds its prompt and its parser together, and a test parses the prompt's own example.
+`asking` makes the usual kind of role, one that asks the policy once and reads its reply as JSON; `node` makes any role
+a LangGraph node. A role's file holds its prompt and its parser together, and a test parses the prompt's own example.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ async def rollout(
 ) -> Episode:
     """Run ``graph`` (of `build_graph`, for ``context.strategy``) over one question.
 
-    ``on_step`` sees each step as it ends and ``on_end`` the episode, a cancelled one too: cancellation is passed on after
-    ``on_end`` has had the episode so far. With ``resume`` the graph's checkpoint of the same episode id is continued.
+    ``on_step`` sees each step as it ends and ``on_end`` the episode, a cancelled one too: cancellation is passed on
+    after ``on_end`` has had the episode so far. With ``resume`` the checkpoint of the same episode id is continued.
     An empty or oversized question raises `InputError`; errors of policies, tools and roles are recorded, not raised.
     """
     question = check_question(question)

@@ -23,7 +23,8 @@ PROMPT = """Quote the sentences that decide the question, then give the shortest
 Example question: Where was the director of Jaws born?
 [1] Jaws (film): Jaws is a 1975 film directed by Steven Spielberg. It was a success.
 [2] Steven Spielberg: Spielberg was born in Cincinnati, Ohio.
-Example reply: {"quotes":["Jaws is a 1975 film directed by Steven Spielberg.","Spielberg was born in Cincinnati, Ohio."],"answer":"Cincinnati, Ohio"}"""
+Example reply: {"quotes":["Jaws is a 1975 film directed by Steven Spielberg.",\
+"Spielberg was born in Cincinnati, Ohio."],"answer":"Cincinnati, Ohio"}"""
 
 CLOSED_PROMPT = """Give the shortest answer to the question.
 Example question: Where was the director of Jaws born?

@@ -16,7 +16,8 @@ from sleuth.agents.role import Role, asking, parse_object, strings
 from sleuth.agents.trace import UNKNOWN, Trace, numbered
 from sleuth.corpora.records import Passage
 
-PROMPT = """Quote the sentence that helps most with the question, then give the short answer, or "unknown" if it is not there yet.
+PROMPT = """Quote the sentence that helps most with the question, \
+then give the short answer, or "unknown" if it is not there yet.
 Example question: Where was the director of Jaws born?
 [1] Jaws (film): Jaws is a 1975 film directed by Steven Spielberg. It was a success.
 Example reply: {"quote":"Jaws is a 1975 film directed by Steven Spielberg.","answer":"unknown"}"""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sleuth.agents.context import Context
 from sleuth.agents.records import JsonSchema
 from sleuth.agents.role import Role, asking, parse_object, strings
 from sleuth.agents.trace import Trace
