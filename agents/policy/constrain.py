@@ -1,0 +1,225 @@
+"""A constraint is a JSON Schema turned into a grammar that says, token by token, what a policy may write next.
+
+It prints compact JSON, exactly as ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))`` would, properties in
+the order given. Two extensions: a string with ``"x-span": [text, ...]`` is a non-empty run of whole words copied from one
+of the texts (``"x-max-words"`` bounds it), and an ``enum`` of verbatim quotes is marked ``"x-quote": true``. A constraint
+knows nothing about models; the trainer replays it to see the masks that sampling saw. Grammars run on llguidance.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from sleuth.agents.records import JsonSchema
+from sleuth.corpora.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Mode: TypeAlias = Literal["span", "schema", "none"]
+"""``span`` holds everything; ``schema`` the JSON alone (spans and quotes become free strings); ``none`` nothing."""
+MODES: tuple[Mode, ...] = ("span", "schema", "none")
+
+WORD = re.compile(r"\w+|\s+|[^\w\s]")
+"""A span starts and ends at the edges of these: runs of letters and digits, single marks, white space between them."""
+BREAK = re.compile(r"[^\x09\x0a\x0d\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]+")
+"""What no JSON string of ours prints (control characters, lone surrogates): a span never runs across it."""
+TIDY = r"""
+TIDY: INK (ANY* INK)?
+INK: /[^\s\\]/ | /\\[^nrt]/
+ANY: /[^\\]/ | /\\./
+"""
+"""An escaped string that neither starts nor ends with white space."""
+
+
+def grammar(schema: JsonSchema, mode: Mode = "span") -> str:
+    """The llguidance grammar (Lark) of a schema; an unusable schema raises `ConfigError`."""
+    plain = schema if mode == "span" else strip_extensions(schema, keep_quotes=False)
+    rules: list[str] = []
+    start = _rule(plain, rules, "$")
+    return "\n".join([f"start: {start}", *rules, TIDY if any("TIDY" in rule for rule in rules) else ""])
+
+
+def strip_extensions(schema: JsonSchema, keep_quotes: bool = True) -> dict[str, Any]:
+    """The same schema in standard JSON Schema: spans become strings; quotes stay an ``enum`` unless told otherwise."""
+    if "x-span" in schema or (schema.get("x-quote") and not (keep_quotes and schema.get("enum"))):
+        return {"type": "string"}
+    return {key: _strip(value, keep_quotes) for key, value in schema.items() if not key.startswith("x-")}
+
+
+class Tokens:
+    """A tokenizer as the grammar engine sees it; made once per model (a third of a second)."""
+
+    def __init__(self, tokenizer: Any, vocab_size: int, eos: Sequence[int]) -> None:
+        from llguidance import LLParserLimits
+        from llguidance.hf import from_tokenizer
+
+        self.vocab_size = max(vocab_size, len(tokenizer))
+        self.table = from_tokenizer(tokenizer, n_vocab=self.vocab_size, eos_token=list(eos))
+        self.limits = LLParserLimits(
+            initial_lexer_fuel=20_000_000, step_lexer_fuel=5_000_000, max_lexer_states=1_000_000, verbose_errors=False
+        )
+
+    def constraint(self, schema: JsonSchema, mode: Mode = "span") -> Constraint | None:
+        """A fresh constraint at its start; None for mode ``none``."""
+        return None if mode == "none" else Constraint(self, grammar(schema, mode))
+
+
+class Constraint:
+    """Where one completion stands in its grammar."""
+
+    def __init__(self, tokens: Tokens, lark: str) -> None:
+        from llguidance import LLMatcher
+
+        self._tokens = tokens
+        self._matcher = LLMatcher(tokens.table, LLMatcher.grammar_from_lark(lark), limits=tokens.limits)
+        self._ok()
+
+    @property
+    def done(self) -> bool:
+        """The value is complete and nothing but the end of the turn can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def forced(self) -> list[int]:
+        """The tokens that must come now, as the tokenizer itself would write them; empty where there is a choice."""
+        found = list(self._matcher.compute_ff_tokens())
+        self._ok()
+        return found
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """Move on; a token that the grammar forbids raises `ConfigError`."""
+        self._matcher.consume_tokens(list(tokens))
+        self._ok()
+
+    def allowed(self) -> NDArray[np.int64]:
+        """Ids of the tokens that may come now, ascending."""
+        import numpy as np
+
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._ok()
+        return np.flatnonzero(np.unpackbits(bits, bitorder="little", count=self._tokens.vocab_size))
+
+    def _ok(self) -> None:
+        if self._matcher.is_error():
+            raise ConfigError(f"the schema cannot be held: {self._matcher.get_error().splitlines()[0]}")
+
+
+def replay(constraint: Constraint | None, token_ids: Sequence[int], eos: Sequence[int]) -> Iterator[NDArray[np.int64] | None]:
+    """The choices each sampled token was drawn from, in order: ids, or None where everything was allowed.
+
+    A forced token yields just itself. This is what a trainer needs to score a completion under its own mask.
+    """
+    import numpy as np
+
+    due: list[int] = []
+    for token in token_ids:
+        if constraint is None:
+            yield None
+            continue
+        due = due or constraint.forced()
+        if constraint.done:
+            yield np.array([token])
+        elif due:
+            yield np.array(due[:1])
+            constraint.take([due.pop(0)])
+        else:
+            yield constraint.allowed()
+            if token in eos:
+                return
+            constraint.take([token])
+
+
+def _strip(value: Any, keep_quotes: bool) -> Any:
+    if isinstance(value, Mapping):
+        return strip_extensions(value, keep_quotes)
+    return [_strip(item, keep_quotes) for item in value] if isinstance(value, list) else value
+
+
+def _extended(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "x-span" in value or "x-quote" in value or any(_extended(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_extended(item) for item in value)
+
+
+def _rule(schema: Any, rules: list[str], where: str) -> str:
+    """A Lark expression for the schema; rules it needs are appended to ``rules``."""
+    if not isinstance(schema, Mapping):
+        raise ConfigError(f"schema at {where}: expected an object, found {type(schema).__name__}")
+    if not _extended(schema):
+        return _named(rules, "json", "%json " + json.dumps({**schema, "x-guidance": COMPACT}, ensure_ascii=False))
+    if "x-span" in schema:
+        return _span(schema, rules)
+    if schema.get("x-quote"):
+        return _quotes(schema, rules, where)
+    if "anyOf" in schema:
+        return _named(rules, "any", " | ".join(_rule(one, rules, f"{where}.anyOf") for one in schema["anyOf"]))
+    if "properties" in schema:
+        return _object(schema, rules, where)
+    if "items" in schema:
+        return _array(schema, rules, where)
+    raise ConfigError(f"schema at {where}: spans and quotes may stand in objects, arrays and anyOf, found {sorted(schema)}")
+
+
+COMPACT = {
+    "whitespace_flexible": False,
+    "json_allowed_escapes": 'nrtbf\\"',
+    "json_allow_general_unicode_escapes": False,
+}
+
+
+def _object(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
+    """Every property is printed, also those that are not ``required``: that is always valid."""
+    parts: list[str] = []
+    for key, value in schema["properties"].items():
+        parts.append(_literal(("," if parts else "{") + json.dumps(key, ensure_ascii=False) + ":"))
+        parts.append(_rule(value, rules, f"{where}.{key}"))
+    return _named(rules, "object", " ".join([*parts, _literal("}")]))
+
+
+def _array(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
+    item = _rule(schema["items"], rules, f"{where}[]")
+    low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
+    if high is not None and high < max(low, 1):
+        return _literal("[]")
+    more = f'("," {item}){{{max(low - 1, 0)},{"" if high is None else high - 1}}}'
+    body = f"{item} {more}"
+    return _named(rules, "array", f'"[" {body} "]"' if low else f'"[" ({body})? "]"')
+
+
+def _quotes(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
+    quotes = schema.get("enum") or [""]
+    if not all(isinstance(quote, str) for quote in quotes):
+        raise ConfigError(f"schema at {where}: x-quote needs an enum of strings")
+    return _named(rules, "QUOTE", " | ".join(_literal(json.dumps(quote, ensure_ascii=False)) for quote in quotes))
+
+
+def _span(schema: Mapping[str, Any], rules: list[str]) -> str:
+    """Substring automata over the words of each text, cut by `TIDY`; with no word at all, only the empty string is left."""
+    runs = []
+    for text in dict.fromkeys(run for text in schema["x-span"] for run in BREAK.split(text)):
+        words = [json.dumps(word, ensure_ascii=False)[1:-1] for word in WORD.findall(text)]
+        if text.strip():
+            runs.append(_named(rules, "RUN", "%regex " + json.dumps({"substring_chunks": words}, ensure_ascii=False)))
+    if not runs:
+        return _literal('""')
+    tidy = " & TIDY"
+    if bound := schema.get("x-max-words"):
+        blank, ink = r"(\s|\\[nrt])+", r"([^\s\\]|\\[^nrt])+"
+        tidy += " & " + _named(rules, "SHORT", f"/{ink}({blank}{ink}){{0,{int(bound) - 1}}}/")
+    return _named(rules, "SPAN", rf'"\"" (({" | ".join(runs)}){tidy}) "\""')
+
+
+def _named(rules: list[str], kind: str, body: str) -> str:
+    """Add a rule and return its name; an upper-case kind is a terminal, matched by one regular expression."""
+    name = f"{kind}_{len(rules)}"
+    rules.append(f"{name}: {body}")
+    return name
+
+
+def _literal(text: str) -> str:
+    """A Lark string; Lark reads the same escapes as JSON."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,304 @@
+"""The embedded policy answers messages with a local model: many requests in one continuous batch on one thread.
+
+Requests join and leave the batch at every step. A completion depends on the model, the prompt, the sampling and the schema,
+never on what else is in the batch (CPU; see `ragged`): token ids and log-probabilities are bit-equal, alone or in company.
+Tokens that the grammar forces are not sampled but appended, and fed in one go with the token before them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sleuth.agents.policy import models
+from sleuth.agents.policy.constrain import Constraint, Mode, Tokens
+from sleuth.agents.policy.draw import draw
+from sleuth.agents.policy.lora import merge
+from sleuth.agents.policy.ragged import BLOCK, PrefixCache, Ragged, Segment, block_keys
+from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, Sampling
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One request on its way through the batch."""
+
+    prompt: list[int]
+    sampling: Sampling
+    constraint: Constraint | None
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Completion]
+    keys: list[bytes] = field(default_factory=list)
+    """Of the whole blocks of the prompt, for the prefix cache."""
+    rng: random.Random = field(default_factory=random.Random)
+    slot: int = -1
+    stored: int = 0
+    """Tokens whose keys and values are in the store."""
+    cached: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
+    cancelled: bool = False
+
+
+class EmbeddedPolicy:
+    """A `Policy` over a local model; the model is loaded at the first sample."""
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        adapter: str | Path | None = None,
+        constrain: Mode = "span",
+        device: str = "auto",
+        dtype: str = "auto",
+        max_batch: int = 16,
+        prefill_tokens: int = 512,
+        cache_tokens: int = 8192,
+        max_context: int | None = None,
+    ) -> None:
+        """``path``: folder or hub id, None for the embedded model; ``adapter``: folder of a LoRA adapter, merged at load.
+
+        ``prefill_tokens`` bounds the prompt tokens of one step, ``cache_tokens`` the prefix cache, ``max_context`` prompt
+        and completion together (None: what the model was made for).
+        """
+        self.path, self.adapter = path, None if adapter is None else Path(adapter)
+        self.constrain, self.device, self.dtype = constrain, device, dtype
+        self.max_batch, self.prefill_tokens = max_batch, max(prefill_tokens, BLOCK)
+        self.max_context = max_context
+        self.cache = PrefixCache(cache_tokens)
+        self.policy_version = ""
+        self.tokenizer: Any = None
+        self._loading = threading.Lock()
+        self._wake = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._rows: list[Row] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        base = "embedded" if self.path is None else models.model_name(self.path)
+        kept = "" if self.constrain == "span" else f" constrain={self.constrain}"
+        return f"{base}:{self.adapter.name if self.adapter else 'untrained'}{kept}"
+
+    async def sample(
+        self, messages: Sequence[Message], sampling: Sampling, schema: JsonSchema | None = None
+    ) -> Completion:
+        """One completion; cancelling the task takes the request out of the batch."""
+        loop = asyncio.get_running_loop()
+        row = await asyncio.to_thread(self._prepare, messages, sampling, schema, loop)
+        with self._wake:
+            if self._closed:
+                raise PolicyError("unreachable", "the embedded policy was closed")
+            self._waiting.append(row)
+            self._wake.notify()
+        try:
+            return await row.future
+        except asyncio.CancelledError:
+            row.cancelled = True
+            raise
+
+    def load(self) -> None:
+        """Load the model now rather than at the first sample."""
+        with self._loading:
+            if self._thread is not None:
+                return
+            path = models.model_path() if self.path is None else self.path
+            version = f"{models.model_name(path)}@{models.weights_hash(path)[:12]}"
+            model, self.tokenizer = models.load_model(path, self.dtype, self.device)
+            if self.adapter is not None:
+                version += f"+{self.adapter.name}@{merge(model, self.adapter, models.model_name(path))[:12]}"
+            self.policy_version = version
+            self.eos = _end_tokens(model)
+            self.context = self.max_context or model.config.max_position_embeddings
+            self.tokens = Tokens(self.tokenizer, model.config.vocab_size, self.eos)
+            self.ragged = Ragged(model, self.max_batch)
+            self._free = list(range(self.max_batch))[::-1]
+            self._thread = threading.Thread(target=self._run, name="sleuth-engine", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop the engine; requests in flight fail with a `PolicyError`."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _prepare(
+        self, messages: Sequence[Message], sampling: Sampling, schema: JsonSchema | None, loop: asyncio.AbstractEventLoop
+    ) -> Row:
+        self.load()
+        prompt = models.render(self.tokenizer, messages)
+        if len(prompt) >= self.context:
+            raise PolicyError("too_long", f"the prompt has {len(prompt)} tokens, the model's context is {self.context}")
+        constraint = None if schema is None else self.tokens.constraint(schema, self.constrain)
+        row = Row(prompt, sampling, constraint, loop, loop.create_future(), rng=random.Random(sampling.seed))
+        row.keys = block_keys(prompt[:-1])
+        self._force(row)
+        return row
+
+    def _run(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            while self._gather():
+                try:
+                    self._step()
+                except Exception as error:  # a defect or an exhausted device ends these requests, not the engine
+                    for row in list(self._rows):
+                        self._leave(row)
+                        _settle(row, error)
+
+    def _gather(self) -> bool:
+        """Wait for work and give waiting requests a slot; False when the engine is to stop."""
+        with self._wake:
+            while not (self._waiting or self._rows or self._closed):
+                self._wake.wait()
+            if self._closed:
+                for row in [*self._rows, *self._waiting]:
+                    _settle(row, PolicyError("unreachable", "the embedded policy was closed"))
+                return False
+            while self._waiting and self._free:
+                row = self._waiting.popleft()
+                if not row.cancelled:
+                    row.slot = self._free.pop()
+                    self._rows.append(row)
+            return True
+
+    def _step(self) -> None:
+        """One forward pass over the due tokens, then one draw for each row that has none left."""
+        for row in list(self._rows):
+            if row.cancelled:
+                self._leave(row)
+            elif finish := self._ended(row):
+                self._finish(row, finish)
+        longest = max((len(row.prompt) + row.sampling.max_tokens for row in self._rows), default=0)
+        self.ragged.reserve(min(longest, self.context))
+        plan = self._plan()
+        if not plan:
+            return
+        logits = iter(self.ragged.forward([segment for _, segment in plan]).numpy())
+        for row, segment in plan:
+            row.stored = segment.start + len(segment.tokens)
+            place = segment.start // BLOCK
+            if row.stored <= len(row.prompt) and place < len(row.keys):
+                self.cache.put(row.keys[place], self.ragged.save(row.slot, segment.start, row.stored))
+            if segment.last:
+                self._extend(row, next(logits))
+
+    def _plan(self) -> list[tuple[Row, Segment]]:
+        """Prompts block by block, oldest first, up to ``prefill_tokens``; all due tokens of rows whose prompt is through."""
+        plan: list[tuple[Row, Segment]] = []
+        room, coming = self.prefill_tokens, set[bytes]()
+        for row in self._rows:
+            at = row.stored
+            while at < len(row.prompt) and room > 0:
+                key = row.keys[at // BLOCK] if at // BLOCK < len(row.keys) else b""
+                if key in coming:
+                    break
+                tokens = tuple(row.prompt[at : at + BLOCK])
+                if at == row.stored and (block := self.cache.get(key)) is not None:
+                    self.ragged.load(row.slot, at, block)
+                    row.stored, row.cached = at + BLOCK, row.cached + BLOCK
+                else:
+                    at_end = at + len(tokens) == len(row.prompt) and not row.token_ids
+                    plan.append((row, Segment(row.slot, at, tokens, at_end)))
+                    coming.update([key] if key else [])
+                    room -= len(tokens)
+                at += len(tokens)
+            written = len(row.prompt) + len(row.token_ids)
+            while len(row.prompt) <= at < written:
+                tokens = tuple(row.token_ids[at - len(row.prompt) :][:BLOCK])
+                plan.append((row, Segment(row.slot, at, tokens, at + len(tokens) == written)))
+                at += len(tokens)
+        return plan
+
+    def _extend(self, row: Row, logits: Any) -> None:
+        """Draw the next token and append what the grammar forces after it."""
+        allowed = row.constraint.allowed() if row.constraint else None
+        token, logprob = draw(logits, allowed, row.sampling.temperature, row.sampling.top_p, row.rng)
+        self._append(row, token, logprob, allowed is not None and len(allowed) == 1)
+        if row.constraint and token not in self.eos:
+            row.constraint.take([token])
+            self._force(row)
+        if finish := self._ended(row):
+            self._finish(row, finish)
+
+    def _force(self, row: Row) -> None:
+        """Append the tokens that must come now; at the end of the grammar that is the end of the turn."""
+        if row.constraint is None:
+            return
+        forced = row.constraint.forced()[: self._limit(row) - len(row.token_ids)]
+        for token in forced:
+            self._append(row, token, 0.0, True)
+        row.constraint.take(forced)
+        if row.constraint.done and len(row.token_ids) < self._limit(row) and not self._said_end(row):
+            self._append(row, self.eos[0], 0.0, True)
+
+    def _ended(self, row: Row) -> Literal["stop", "length", ""]:
+        if self._said_end(row) or (row.constraint is not None and row.constraint.done):
+            return "stop"
+        return "length" if len(row.token_ids) >= self._limit(row) else ""
+
+    def _said_end(self, row: Row) -> bool:
+        return bool(row.token_ids) and row.token_ids[-1] in self.eos
+
+    def _limit(self, row: Row) -> int:
+        return min(row.sampling.max_tokens, self.context - len(row.prompt))
+
+    def _append(self, row: Row, token: int, logprob: float, forced: bool) -> None:
+        row.token_ids.append(token)
+        row.logprobs.append(logprob)
+        row.forced.append(forced)
+
+    def _finish(self, row: Row, finish: Literal["stop", "length"]) -> None:
+        self._leave(row)
+        text = self.tokenizer.decode(row.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        completion = Completion(
+            text=text,
+            prompt_ids=tuple(row.prompt),
+            token_ids=tuple(row.token_ids),
+            logprobs=tuple(row.logprobs),
+            forced=tuple(row.forced),
+            policy_version=self.policy_version,
+            finish=finish,
+            prompt_tokens=len(row.prompt),
+            cached_tokens=row.cached,
+            completion_tokens=len(row.token_ids),
+        )
+        _settle(row, completion)
+
+    def _leave(self, row: Row) -> None:
+        self._rows.remove(row)
+        self._free.append(row.slot)
+
+
+def _settle(row: Row, result: Completion | Exception) -> None:
+    """Hand the result to the waiting task on its own event loop; a loop that is gone has nobody waiting."""
+
+    def deliver() -> None:
+        if row.future.done():
+            return
+        if isinstance(result, Exception):
+            row.future.set_exception(result)
+        else:
+            row.future.set_result(result)
+
+    if not row.loop.is_closed():
+        row.loop.call_soon_threadsafe(deliver)
+
+
+def _end_tokens(model: Any) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    ends = model.config.eos_token_id if ends is None else ends
+    return [ends] if isinstance(ends, int) else list(ends)

@@ -1,0 +1,65 @@
+"""A LoRA adapter is a folder of low-rank updates (Hu et al., arXiv 2106.09685); merging adds them into a model's weights.
+
+It reads what peft writes and refuses what it would have to guess at. The trained product stays apart from the base model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sleuth.corpora.errors import ModelError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+UNREAD = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices")
+PREFIX = "base_model.model."
+
+
+def merge(model: Any, folder: Path, base: str) -> str:
+    """Add the adapter to ``model`` in place (in float32, then rounded) and return the SHA-256 of its weights.
+
+    ``base`` is the name of the model; an adapter made for another one raises `ModelError` naming both.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    config = _config(folder)
+    if Path(str(config.get("base_model_name_or_path"))).name != Path(base).name:
+        raise ModelError(f"adapter {folder} was made for {config.get('base_model_name_or_path')}, the model is {base}")
+    rank = int(config["r"])
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    parts = load_file(folder / WEIGHTS)
+    with torch.no_grad():
+        for key in [key for key in parts if key.endswith(".lora_A.weight")]:
+            name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+            down, up = parts.pop(key), parts.pop(key.replace(".lora_A.", ".lora_B."))
+            _add(model, name, scale * (up.float() @ down.float()), folder)
+    if parts:
+        raise ModelError(f"{folder / WEIGHTS}: expected only LoRA matrices, found {sorted(parts)[0]}")
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: not a LoRA adapter, {name} is missing")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+        raise ModelError(f"{folder}: expected peft_type LORA without bias, found {config.get('peft_type')}, {config.get('bias')}")
+    for key in UNREAD:
+        if config.get(key):
+            raise ModelError(f"{folder}: {key} is not supported, found {config[key]}")
+    return dict(config)
+
+
+def _add(model: Any, name: str, update: Any, folder: Path) -> None:
+    try:
+        weight = model.get_submodule(name).weight
+    except AttributeError as error:
+        raise ModelError(f"adapter {folder} changes {name}, which the model does not have") from error
+    if weight.shape != update.shape:
+        raise ModelError(f"adapter {folder}: {name} is {tuple(update.shape)}, the model has {tuple(weight.shape)}")
+    weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
