@@ -1,8 +1,8 @@
 """Loading reads question rows into tasks: one JSON object a line, in the layout that all question sets here share.
 
 A row has ``id``, ``question``, ``answers`` and, where the set has them, ``supporting``, ``support_mode``,
-``answer_items``, ``type``, ``hops``, ``scope`` (search only passages of that scope) and ``answerable``; other fields go to
-the metadata. A row that cannot be used is named with file, line and what was expected; the rest is still good.
+``answer_items``, ``type``, ``hops``, ``scope`` (search only passages of that scope) and ``answerable``; other fields go
+to the metadata. A row that cannot be used is named with file, line and what was expected; the rest is still good.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""A benchmark run opens a store and a policy once and puts several strategies through one benchmark, one after another.
+
+All strategies share that policy and that store, so concurrent episodes are batched by the search tool and the engine.
+Episodes go to ``OUT/STRATEGY.jsonl`` as they end; ``OUT/report.md`` and ``.json`` are remade after each strategy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sleuth.agents import episodes
+from sleuth.agents.context import Context
+from sleuth.agents.graph import build_graph
+from sleuth.agents.records import Budget, Episode, Policy, Sampling
+from sleuth.agents.rollout import rollout
+from sleuth.agents.strategy import STRATEGIES, Strategy, strategy
+from sleuth.agents.tools import Tool, search_tool
+from sleuth.eval import report
+from sleuth.eval.benchmarks import benchmark as find
+from sleuth.eval.evaluate import Run, evaluate, tagged
+from sleuth.eval.load import select
+from sleuth.eval.records import Benchmark, Task
+from sleuth.eval.report import Report
+from sleuth.retrieval.records import Filter, Retriever
+
+Progress = Callable[[str, int, int], None]
+"""Called with the strategy, the tasks done and all tasks."""
+
+
+async def run(
+    benchmark: str,
+    store: str | Path,
+    *,
+    strategies: Sequence[str] = tuple(STRATEGIES),
+    policy: str = "embedded",
+    adapter: str = "default",
+    data: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    out: str | Path = "runs/eval",
+    concurrency: int = 16,
+    reporting: bool = False,
+    resume: bool = False,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
+) -> list[Report]:
+    """Reports of a benchmark, one per strategy in the order given.
+
+    ``benchmark``: a name, or the path of a question file; ``data``: a folder with ``qa/`` for a name (None: the shipped
+    rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many tasks by ``seed``;
+    ``reporting``: only rows that no training has seen.
+    """
+    from sleuth.agents.policy import open_policy
+    from sleuth.retrieval.store import Datastore
+
+    chosen, path = find(benchmark)
+    named = [strategy(name) for name in strategies]
+    bad: list[str] = []
+    tasks = select(chosen.load(path or data, bad.append), limit, seed, reporting)
+    searched = Datastore.open(store)
+    engine = open_policy(policy, adapter=adapter)
+    try:
+        return await compare(
+            chosen, tasks, searched, engine, named, out,
+            bad=bad, seed=seed, budget=budget, concurrency=concurrency, resume=resume, progress=progress,
+        )  # fmt: skip
+    finally:
+        if hasattr(engine, "aclose"):
+            await engine.aclose()
+
+
+async def compare(
+    benchmark: Benchmark,
+    tasks: Sequence[Task],
+    store: Retriever,
+    policy: Policy,
+    strategies: Sequence[Strategy],
+    out: str | Path,
+    *,
+    bad: Sequence[str] = (),
+    seed: int = 0,
+    budget: Budget | None = None,
+    sampling: Sampling | None = None,
+    concurrency: int = 16,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[Report]:
+    """`run` over parts that are open already."""
+    reports: list[Report] = []
+    for chosen in strategies:
+        context = Context(policy, chosen, {}, store.fingerprint, budget or Budget(), sampling or Sampling(), seed)
+        path = Path(out) / f"{chosen.name}.jsonl"
+        reports.append(
+            await evaluate(
+                tasks,
+                runner(context, store, path),
+                benchmark.metrics,
+                name=chosen.name,
+                benchmark=benchmark.name,
+                primary=benchmark.primary,
+                bad=bad,
+                concurrency=concurrency,
+                out=path,
+                resume=resume,
+                config={**_with_tools(context, store, None).config(), "fingerprint": store.fingerprint},
+                progress=(lambda done, total, name=chosen.name: progress(name, done, total)) if progress else None,
+            )
+        )
+        report.write(out, reports, f"{benchmark.name}, {policy.name}")
+    return reports
+
+
+def runner(context: Context, store: Retriever, out: str | Path) -> Run:
+    """What runs one task: the context's strategy over ``store``, restricted to what the task may search.
+
+    Of a task only the question and that filter are handed on. A run that is cancelled leaves its episode in ``out``.
+    """
+    graph = build_graph(context.strategy)
+    contexts: dict[str, Context] = {}
+
+    async def run(task: Task) -> Episode:
+        key = repr(task.where)
+        if key not in contexts:  # one tool per filter, so that its queries are searched in one batch
+            contexts[key] = _with_tools(context, store, task.where)
+
+        def keep_cancelled(episode: Episode) -> None:
+            if episode.stop == "cancelled":
+                episodes.append(out, tagged(episode, task))
+
+        return await rollout(graph, task.question, contexts[key], on_end=keep_cancelled)
+
+    return run
+
+
+def _with_tools(context: Context, store: Retriever, where: Filter | None) -> Context:
+    tools: dict[str, Tool] = {"search": search_tool(store, where)} if context.strategy.retrieve else {}
+    return dataclasses.replace(context, tools=tools)
