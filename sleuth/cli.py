@@ -1,0 +1,84 @@
+"""The command line is the first door: a thin layer that reads arguments, calls one verb, and prints what came back.
+
+Results go to stdout, progress to stderr, ``--json`` gives NDJSON, and an expected failure ends in one line that starts
+with ``error:`` and an exit code of the table in `exits`. Anything heavy is imported inside a command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sleuth import exits
+from sleuth.commands import asking, demo, episodes, learning, machine, stores
+from sleuth.corpora.errors import SleuthError
+
+HELP = """Answer hard questions from your own documents, with every citation checked.
+
+[bold]sleuth setup[/]                              fetch the embedded models, once
+[bold]sleuth build docs/ --out store[/]            index a folder
+[bold]sleuth ask store "Who designed ...?"[/]      plan, search, read, answer, cite
+"""
+app = typer.Typer(
+    name="sleuth",
+    help=HELP,
+    epilog="Exit codes: sleuth help exit-codes. Results go to stdout, progress to stderr; --json gives NDJSON.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel="Answers")(demo.demo)
+app.command(rich_help_panel="Answers")(asking.ask)
+app.command(rich_help_panel="Answers")(episodes.show)
+app.command(rich_help_panel="Answers")(episodes.verify)
+app.command(rich_help_panel="Datastores")(stores.build)
+app.command(rich_help_panel="Datastores")(stores.search)
+app.command(rich_help_panel="Datastores")(stores.sql)
+app.command(name="eval", rich_help_panel="Learning")(learning.evaluate)
+app.command(rich_help_panel="Learning")(learning.train)
+app.command(name="serve-policy", rich_help_panel="Learning")(learning.serve_policy)
+app.command(rich_help_panel="This machine")(machine.setup)
+app.command(rich_help_panel="This machine")(machine.doctor)
+app.command(rich_help_panel="This machine")(machine.version)
+
+
+@app.command(name="help", rich_help_panel="This machine")
+def topics(topic: Annotated[str, typer.Argument(help="exit-codes")] = "exit-codes") -> None:
+    """Explain a topic. Example: sleuth help exit-codes"""
+    from sleuth.corpora.errors import ConfigError
+    from sleuth.terminal import table
+
+    if topic != "exit-codes":
+        raise ConfigError(f"no help topic {topic!r}; known: exit-codes")
+    table(("code", "name", "meaning"), exits.TABLE, title="Exit codes")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="sleuth")
+    except SleuthError as error:
+        _fail(f"error: {error}")
+        sys.exit(exits.code_of(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        sys.exit(exits.CODES["interrupted"])
+    except BrokenPipeError:  # the reader of our stdout went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _fail(message: str) -> None:
+    from sleuth.terminal import plain
+
+    print(plain(message), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Episodes after the run: shown to a person as a tree, and their citations recomputed from the store alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sleuth.agents.records import Episode, to_json
+from sleuth.corpora.errors import InputError
+from sleuth.exits import CODES
+from sleuth.terminal import emit, out, say, table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of episodes, as `sleuth ask` writes.")],
+    id: Annotated[str, typer.Option("--id", help="First characters of an episode's id.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="All episodes, not the last one only.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print an episode as a tree: plan, searches, evidence, answer, citations, what was spent.
+
+    Example: sleuth show runs/ask.jsonl
+    """
+    from sleuth import view
+
+    chosen = _chosen(file, id, every)
+    for episode in chosen:
+        if as_json:
+            emit(to_json(episode))
+        else:
+            out().print(view.tree(episode))
+
+
+def _chosen(file: Path, prefix: str, every: bool) -> list[Episode]:
+    from sleuth.agents import episodes
+
+    found = list(episodes.read(file, bad=say))
+    if not found:
+        raise InputError(f"{file}: expected at least one episode, found none")
+    if prefix:
+        matching = [episode for episode in found if episode.id.startswith(prefix)]
+        if not matching:
+            known = ", ".join(dict.fromkeys(episode.id for episode in found[-5:]))
+            raise InputError(f"{file}: no episode's id starts with {prefix!r}; the last ones are {known}")
+        found = matching
+    return found if every else found[-1:]
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A JSONL file of episodes.")],
+    store: Annotated[Path, typer.Argument(help="The datastore they were run on.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Recompute every kept citation from the store alone; leaves with 7 when one does not hold.
+
+    A citation holds when it names this store's fingerprint, its passage and span exist, the store's characters there
+    equal the quote, and the run had retrieved the passage. Example: sleuth verify runs/ask.jsonl store
+    """
+    from sleuth.agents import cite, episodes
+    from sleuth.retrieval.store import Datastore
+
+    bad_lines: list[str] = []
+    rows: list[dict[str, Any]] = []
+    datastore = Datastore.open(store)
+    for episode in episodes.read(file, bad=bad_lines.append):
+        for check in cite.verify(episode, datastore):
+            rows.append({"episode": episode.id, **asdict(check), "holds": check.holds})
+    for line in bad_lines:
+        say(line)
+    if as_json:
+        for row in rows:
+            emit(row)
+    else:
+        _summary(rows)
+    if bad_lines:
+        raise InputError(f"{file}: {len(bad_lines)} lines are not episodes; the others were checked")
+    if not all(row["holds"] for row in rows):
+        raise typer.Exit(CODES["verification"])
+
+
+def _summary(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if not row["holds"]:
+            failed = [name for name in ("same_store", "exists", "verbatim", "retrieved") if not row[name]]
+            place = row["citation"]
+            say(f"✗ {row['episode']} {place['passage_id']}:{place['start']}-{place['end']} not {', '.join(failed)}")
+    kinds = ("same_store", "exists", "verbatim", "retrieved", "holds", "supported")
+    table(("citations", *kinds), [(len(rows), *(sum(row[kind] for row in rows) for kind in kinds))])

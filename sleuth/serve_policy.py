@@ -1,0 +1,255 @@
+"""A policy server speaks the OpenAI chat-completions protocol over any `Policy`, so that other tools can ask it.
+
+It listens on this machine only, unless a key stands in the environment; then every request must carry the key. Each
+failure is an OpenAI error object; a client that goes away takes its request out of the batch. A stream carries the whole
+text in one piece, because a policy gives its completion whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sleuth.agents.records import Completion, JsonSchema, Message, Policy, PolicyError, Sampling
+from sleuth.corpora.errors import ConfigError, ModelError, SleuthError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+KEY = "SLEUTH_SERVE_KEY"
+"""Environment variable with the key that clients must send."""
+MAX_BODY_BYTES = 4 * 2**20
+MAX_WAITING = 256
+"""Requests in flight; one more is told to come back."""
+LOCAL = ("127.0.0.1", "localhost", "::1")
+STATUS = {"too_long": 400, "bad_request": 400, "rate_limit": 429, "timeout": 504}
+"""HTTP status by kind of `PolicyError`; any other kind is 502."""
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One chat-completions request after validation."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    schema: JsonSchema | None
+    stream: bool
+    logprobs: bool
+    token_ids: bool
+
+
+def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve until interrupted; an address that others can reach needs the key in the environment."""
+    import uvicorn
+
+    key = os.environ.get(KEY, "")
+    if host not in LOCAL and not key:
+        raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
+    uvicorn.run(make_app(policy, key), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+
+
+def make_app(policy: Policy, key: str = "") -> Guard:
+    """The ASGI application; with a ``key`` each request must carry it, without one it must come from this machine."""
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    waiting = 0
+
+    async def models(request: Request) -> Response:
+        model = {"id": policy.name, "object": "model", "created": 0, "owned_by": "sleuth"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def chat(request: Request) -> Response:
+        nonlocal waiting
+        if waiting >= MAX_WAITING:
+            return _error(503, "overloaded", f"{MAX_WAITING} requests are in flight", {"retry-after": "1"})
+        waiting += 1
+        try:
+            call = read_call(await _body(request))
+            completion = await _unless_gone(request, policy.sample(call.messages, call.sampling, call.schema))
+            return _reply(completion, call, policy.name)
+        except PolicyError as error:
+            return _error(STATUS.get(error.kind, 502), error.kind, str(error))
+        except SleuthError as error:
+            return _error(500 if isinstance(error, ModelError) else 400, "bad_request", str(error))
+        finally:
+            waiting -= 1
+
+    routes = [Route("/v1/models", models), Route("/v1/chat/completions", chat, methods=["POST"])]
+    return Guard(Starlette(routes=routes), key)
+
+
+class Guard:
+    """Lets a request through that carries the key; without a key, one whose Host and Origin name this machine."""
+
+    def __init__(self, app: Starlette, key: str) -> None:
+        self.app, self.key = app, key
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and (refused := self._refused(dict(scope["headers"]))):
+            await refused(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refused(self, headers: Mapping[bytes, bytes]) -> Response | None:
+        if self.key:
+            given = headers.get(b"authorization", b"")
+            right = hmac.compare_digest(given, b"Bearer " + self.key.encode())
+            return None if right else _error(401, "auth", f"expected the key of {KEY} as a bearer token")
+        host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin", b"").decode("latin-1")
+        if _name(f"//{host}") not in LOCAL or (origin and _name(origin) not in LOCAL):
+            return _error(403, "auth", "this server answers requests of this machine only")
+        return None
+
+
+def read_call(data: Any) -> Call:
+    """Check a request's JSON; whatever cannot be served as asked raises `ConfigError` naming the field."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"expected a JSON object, found {type(data).__name__}")
+    for field in ("stop", "tools", "functions", "top_logprobs", "logit_bias"):
+        if data.get(field):
+            raise ConfigError(f"{field}: not supported here")
+    if data.get("n") not in (None, 1):
+        raise ConfigError(f"n: expected 1, found {data['n']!r}")
+    tokens = "max_completion_tokens" if data.get("max_completion_tokens") is not None else "max_tokens"
+    sampling = Sampling(
+        temperature=_number(data, "temperature", 1.0, 0.0, 100.0),
+        top_p=_number(data, "top_p", 1.0, 1e-6, 1.0),
+        max_tokens=int(_number(data, tokens, 256, 1, 1_000_000)),
+        seed=int(_number(data, "seed", 0, -(2**63), 2**64)),
+    )
+    flags = (bool(data.get(flag)) for flag in ("stream", "logprobs", "return_token_ids"))
+    return Call(_messages(data.get("messages")), sampling, _schema(data.get("response_format")), *flags)
+
+
+def _messages(given: Any) -> tuple[Message, ...]:
+    if not isinstance(given, list) or not given:
+        raise ConfigError("messages: expected a list of at least one message")
+    out = []
+    for place, item in enumerate(given):
+        role, content = (item.get("role"), item.get("content")) if isinstance(item, dict) else (None, None)
+        if isinstance(content, list):
+            parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+            content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+        role = "system" if role == "developer" else role
+        if role not in ROLES or not isinstance(content, str):
+            raise ConfigError(f"messages[{place}]: expected a role of {', '.join(ROLES)} and text, found role {role!r}")
+        out.append(Message(role, content))
+    return tuple(out)
+
+
+def _schema(given: Any) -> JsonSchema | None:
+    if given is None or given == {"type": "text"}:
+        return None
+    kind = given.get("type") if isinstance(given, dict) else given
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        raise ConfigError(f"response_format: expected text, json_object or json_schema, found {kind!r}")
+    holder = given.get("json_schema")
+    schema = holder.get("schema") if isinstance(holder, dict) else None
+    if not isinstance(schema, dict):
+        raise ConfigError("response_format.json_schema.schema: expected a JSON Schema object")
+    return schema
+
+
+def _number(data: Mapping[str, Any], field: str, default: float, low: float, high: float) -> float:
+    value = data.get(field)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(f"{field}: expected a number from {low:g} to {high:g}, found {value!r}")
+    return value
+
+
+async def _body(request: Request) -> Any:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise ConfigError(f"the request has more than {MAX_BODY_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the request is not JSON: {error}") from error
+
+
+async def _unless_gone(request: Request, sampling: Coroutine[Any, Any, Completion]) -> Completion:
+    """The completion; a client that disconnects first cancels it."""
+    task = asyncio.create_task(sampling)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise PolicyError("timeout", "the client went away")
+        return task.result()
+    finally:
+        for pending in (task, gone):
+            pending.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _reply(completion: Completion, call: Call, model: str) -> Response:
+    from starlette.responses import JSONResponse, StreamingResponse
+
+    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+    head["system_fingerprint"] = completion.policy_version
+    choice: dict[str, Any] = {"index": 0, "finish_reason": completion.finish}
+    extra: dict[str, Any] = {}
+    if call.logprobs:
+        pairs = zip(completion.token_ids, completion.logprobs, strict=True)
+        content = [{"token": f"token_id:{t}", "logprob": p, "bytes": None, "top_logprobs": []} for t, p in pairs]
+        choice["logprobs"] = {"content": content}
+    if call.token_ids:
+        choice["token_ids"], extra["prompt_token_ids"] = completion.token_ids, completion.prompt_ids
+    usage = {
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        "total_tokens": completion.prompt_tokens + completion.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": completion.cached_tokens},
+    }
+    message = {"role": "assistant", "content": completion.text}
+    if not call.stream:
+        choice["message"] = message
+        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage, **extra})
+    head["object"] = "chat.completion.chunk"
+    first = {**head, "choices": [{"index": 0, "delta": message, "finish_reason": None}]}
+    last = {**head, "choices": [{**choice, "delta": {}}], "usage": usage, **extra}
+    return StreamingResponse(_events(first, last), media_type="text/event-stream")
+
+
+async def _events(*chunks: Mapping[str, Any]) -> AsyncIterator[str]:
+    for chunk in chunks:
+        yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    from starlette.responses import JSONResponse
+
+    code = "context_length_exceeded" if kind == "too_long" else kind
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return JSONResponse(body, status, headers=dict(headers or {}))
+
+
+def _name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,89 @@
+"""A session is a datastore, a policy and a strategy, opened once and asked any number of questions.
+
+It is what the doors (command line, servers, notebooks) share: they choose the parts, `Session.ask` runs the graph and
+writes the episode before it is returned, cancelled runs included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleuth.agents.context import Context
+from sleuth.agents.records import Budget, Episode, Policy, Sampling, Step
+from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy
+from sleuth.agents.tools import Tool, search_tool
+
+if TYPE_CHECKING:
+    from sleuth.retrieval.store import Datastore
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    store: Datastore
+    policy: Policy
+    strategy: Strategy = STRATEGIES[DEFAULT]
+    budget: Budget = field(default_factory=Budget)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+
+    @classmethod
+    def open(cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "first", **changes: Any) -> Session:
+        """The parts by name: a store's folder, and what ``--policy`` and ``--adapter`` take; the rest as fields."""
+        from sleuth.agents.policy import open_policy
+        from sleuth.retrieval.store import Datastore
+
+        return cls(Datastore.open(store), open_policy(policy, adapter=adapter), **changes)
+
+    def context(self) -> Context:
+        """What each run is handed."""
+        tools: dict[str, Tool] = {"search": search_tool(self.store)} if self.strategy.retrieve else {}
+        fingerprint = self.store.fingerprint
+        return Context(self.policy, self.strategy, tools, fingerprint, self.budget, self.sampling, self.seed)
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        on_step: Callable[[Step], None] | None = None,
+        out: str | Path | None = None,
+        resume: bool = False,
+    ) -> Episode:
+        """One episode, appended to ``out`` however it ended; ``resume`` continues the same run from its checkpoint.
+
+        Checkpoints stand beside ``out`` (suffix ``.checkpoints``); without ``out`` nothing is written.
+        """
+        from sleuth.agents import episodes
+        from sleuth.agents.graph import build_graph, checkpoints
+        from sleuth.agents.rollout import check_question, rollout
+
+        check_question(question)
+        path = Path(out) if out is not None else None
+
+        def written(episode: Episode) -> None:
+            if path is not None:
+                episodes.append(path, episode)
+
+        async with contextlib.AsyncExitStack() as stack:
+            saver = await stack.enter_async_context(checkpoints(f"{path}.checkpoints")) if path else None
+            graph = build_graph(self.strategy, saver)
+            return await rollout(
+                graph, question, self.context(), on_step=on_step, on_end=written, resume=resume and path is not None
+            )
+
+    async def aclose(self) -> None:
+        """Close what the policy holds open in this event loop."""
+        close = getattr(self.policy, "aclose", None)
+        if close is not None:
+            await close()
+
+    def urls(self, episode: Episode) -> dict[str, str]:
+        """Addresses of the documents that the episode's answer cites, by document id."""
+        if episode.answer is None:
+            return {}
+        cited = {c.passage_id for s in episode.answer.sentences for c in s.citations}
+        ids = {p.doc_id for p in episode.passages().values() if p.id in cited}
+        return {d.id: d.url for d in self.store.documents(sorted(ids)) if d.url}
