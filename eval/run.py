@@ -7,6 +7,7 @@ Episodes go to ``OUT/STRATEGY.jsonl`` as they end; ``OUT/report.md`` and ``.json
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ async def run(
     *,
     strategies: Sequence[str] = tuple(STRATEGIES),
     policy: str = "embedded",
-    adapter: str = "default",
+    adapter: str | None = "first",
     data: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -105,7 +106,7 @@ async def compare(
                 out=path,
                 resume=resume,
                 config={**_with_tools(context, store, None).config(), "fingerprint": store.fingerprint},
-                progress=(lambda done, total, name=chosen.name: progress(name, done, total)) if progress else None,
+                progress=functools.partial(progress, chosen.name) if progress else None,
             )
         )
         report.write(out, reports, f"{benchmark.name}, {policy.name}")
