@@ -1,8 +1,8 @@
 """A policy server speaks the OpenAI chat-completions protocol over any `Policy`, so that other tools can ask it.
 
 It listens on this machine only, unless a key stands in the environment; then every request must carry the key. Each
-failure is an OpenAI error object; a client that goes away takes its request out of the batch. A stream carries the whole
-text in one piece, because a policy gives its completion whole.
+failure is an OpenAI error object; a client that goes away takes its request out of the batch. A stream carries the
+whole text in one piece, because a policy gives its completion whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from sleuth.agents.records import Completion, JsonSchema, Message, Policy, PolicyError, Sampling
@@ -49,14 +49,16 @@ class Call:
     token_ids: bool
 
 
-def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8700) -> None:
     """Serve until interrupted; an address that others can reach needs the key in the environment."""
     import uvicorn
 
     key = os.environ.get(KEY, "")
     if host not in LOCAL and not key:
         raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
-    uvicorn.run(make_app(policy, key), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.run(
+        make_app(policy, key), host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=5
+    )
 
 
 def make_app(policy: Policy, key: str = "") -> Guard:
@@ -137,16 +139,16 @@ def read_call(data: Any) -> Call:
 def _messages(given: Any) -> tuple[Message, ...]:
     if not isinstance(given, list) or not given:
         raise ConfigError("messages: expected a list of at least one message")
-    out = []
+    out: list[Message] = []
     for place, item in enumerate(given):
         role, content = (item.get("role"), item.get("content")) if isinstance(item, dict) else (None, None)
         if isinstance(content, list):
-            parts = [part.get("text") if isinstance(part, dict) else None for part in content]
+            parts: list[Any] = [part.get("text") if isinstance(part, dict) else None for part in content]
             content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
         role = "system" if role == "developer" else role
         if role not in ROLES or not isinstance(content, str):
             raise ConfigError(f"messages[{place}]: expected a role of {', '.join(ROLES)} and text, found role {role!r}")
-        out.append(Message(role, content))
+        out.append(Message(cast(Literal["system", "user", "assistant"], role), content))
     return tuple(out)
 
 
@@ -214,8 +216,7 @@ def _reply(completion: Completion, call: Call, model: str) -> Response:
     extra: dict[str, Any] = {}
     if call.logprobs:
         pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-        content = [{"token": f"token_id:{t}", "logprob": p, "bytes": None, "top_logprobs": []} for t, p in pairs]
-        choice["logprobs"] = {"content": content}
+        choice["logprobs"] = {"content": [_token(token, logprob) for token, logprob in pairs]}
     if call.token_ids:
         choice["token_ids"], extra["prompt_token_ids"] = completion.token_ids, completion.prompt_ids
     usage = {
@@ -232,6 +233,11 @@ def _reply(completion: Completion, call: Call, model: str) -> Response:
     first = {**head, "choices": [{"index": 0, "delta": message, "finish_reason": None}]}
     last = {**head, "choices": [{**choice, "delta": {}}], "usage": usage, **extra}
     return StreamingResponse(_events(first, last), media_type="text/event-stream")
+
+
+def _token(token: int, logprob: float) -> dict[str, Any]:
+    """A policy knows ids, not strings: the token is named by its id, as vLLM does on request."""
+    return {"token": f"token_id:{token}", "logprob": logprob, "bytes": None, "top_logprobs": []}
 
 
 async def _events(*chunks: Mapping[str, Any]) -> AsyncIterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 """LoRA adapters that are shipped, one folder each."""
 
+DEFAULT = "first"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 EXAMPLES = """expected one of
   embedded                                the embedded model with the adapter that is shipped
   embedded:untrained                      the embedded model as it was published
@@ -25,15 +28,15 @@ EXAMPLES = """expected one of
 def open_policy(
     spec: str = "embedded",
     *,
-    adapter: str | None = "first",
+    adapter: str | Path | None = "default",
     constrain: Mode = "span",
     device: str = "auto",
     **options: Any,
 ) -> EmbeddedPolicy | OpenAIPolicy:
     """The policy that ``spec`` names; see `EXAMPLES`. Nothing is loaded or contacted before the first sample.
 
-    ``adapter``: name of a shipped adapter or a folder, None for none; for the embedded model a shipped one that is not
-    there is left out, for any other model an adapter counts only when it is a folder. ``options`` go to the engine.
+    ``adapter``: ``default`` (for the embedded model the shipped one, where there is one), ``none``, the name of a
+    shipped one, or a folder. ``options`` go to the engine.
     """
     from sleuth.agents.policy.constrain import MODES
 
@@ -43,27 +46,33 @@ def open_policy(
         return _remote(spec, constrain, options)
     from sleuth.agents.policy.embedded import EmbeddedPolicy
 
-    if spec == "embedded:untrained":
-        return EmbeddedPolicy(None, constrain=constrain, device=device, **options)
-    if spec == "embedded":
-        return EmbeddedPolicy(None, adapter=_adapter(adapter), constrain=constrain, device=device, **options)
-    if spec.startswith("embedded:"):
-        return EmbeddedPolicy(None, adapter=_adapter(spec[9:], must=True), constrain=constrain, device=device, **options)
-    if Path(spec).is_dir() or ("/" in spec and not spec.startswith((".", "/", "~")) and len(spec.split("/")) == 2):
-        folder = Path(adapter) if adapter is not None and Path(adapter).is_dir() else None
-        return EmbeddedPolicy(spec, adapter=folder, constrain=constrain, device=device, **options)
-    raise ConfigError(f"policy {spec!r} is unknown; {EXAMPLES}")
+    base, _, named = spec.partition(":")
+    if base == "embedded":
+        path, folder = None, _adapter({"untrained": "none", "": adapter or "none"}.get(named, named), embedded=True)
+    elif Path(spec).is_dir() or HUB_ID.fullmatch(spec):
+        path, folder = spec, _adapter(adapter or "none", embedded=False)
+    else:
+        raise ConfigError(f"policy {spec!r} is unknown; {EXAMPLES}")
+    return EmbeddedPolicy(path, adapter=folder, constrain=constrain, device=device, **options)
 
 
-def _adapter(name: str | None, must: bool = False) -> Path | None:
-    if name is None:
+def _adapter(name: str | Path, embedded: bool) -> Path | None:
+    """The adapter's folder, None for no adapter."""
+    if name in ("none", "untrained") or (name == "default" and not embedded):
         return None
-    for folder in (ADAPTERS / name, Path(name)):
+    for folder in (ADAPTERS / (DEFAULT if name == "default" else name), Path(name)):
         if (folder / "adapter_config.json").is_file():
             return folder
-    if name == "first" and not must:
+    if name in ("default", DEFAULT) and embedded:
         return None
-    raise ConfigError(f"adapter {name!r}: neither a folder with adapter_config.json nor one that is shipped in {ADAPTERS}")
+    raise ConfigError(
+        f"adapter {str(name)!r}: expected default, none, a folder with adapter_config.json, or {_shipped()}"
+    )
+
+
+def _shipped() -> str:
+    names = sorted(path.parent.name for path in ADAPTERS.glob("*/adapter_config.json"))
+    return "one that is shipped: " + (", ".join(names) or "(none is)")
 
 
 def _remote(spec: str, constrain: Mode, options: dict[str, Any]) -> OpenAIPolicy:

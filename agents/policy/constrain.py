@@ -1,9 +1,10 @@
 """A constraint is a JSON Schema turned into a grammar that says, token by token, what a policy may write next.
 
 It prints compact JSON, exactly as ``json.dumps(value, ensure_ascii=False, separators=(",", ":"))`` would, properties in
-the order given. Two extensions: a string with ``"x-span": [text, ...]`` is a non-empty run of whole words copied from one
-of the texts (``"x-max-words"`` bounds it), and an ``enum`` of verbatim quotes is marked ``"x-quote": true``. A constraint
-knows nothing about models; the trainer replays it to see the masks that sampling saw. Grammars run on llguidance.
+the order given. Two extensions: a string with ``"x-span": [text, ...]`` is a non-empty run of whole words copied from
+one of the texts (``"x-max-words"`` bounds it), and an ``enum`` of verbatim quotes is marked ``"x-quote": true``. A
+constraint knows nothing about models; the trainer replays it to see the masks that sampling saw. Grammars run on
+llguidance.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ class Constraint:
             raise ConfigError(f"the schema cannot be held: {self._matcher.get_error().splitlines()[0]}")
 
 
-def replay(constraint: Constraint | None, token_ids: Sequence[int], eos: Sequence[int]) -> Iterator[NDArray[np.int64] | None]:
+def replay(
+    constraint: Constraint | None, token_ids: Sequence[int], eos: Sequence[int]
+) -> Iterator[NDArray[np.int64] | None]:
     """The choices each sampled token was drawn from, in order: ids, or None where everything was allowed.
 
     A forced token yields just itself. This is what a trainer needs to score a completion under its own mask.
@@ -161,7 +164,9 @@ def _rule(schema: Any, rules: list[str], where: str) -> str:
         return _object(schema, rules, where)
     if "items" in schema:
         return _array(schema, rules, where)
-    raise ConfigError(f"schema at {where}: spans and quotes may stand in objects, arrays and anyOf, found {sorted(schema)}")
+    raise ConfigError(
+        f"schema at {where}: spans and quotes may stand in objects, arrays and anyOf, found {sorted(schema)}"
+    )
 
 
 COMPACT = {
@@ -198,9 +203,9 @@ def _quotes(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
 
 
 def _span(schema: Mapping[str, Any], rules: list[str]) -> str:
-    """Substring automata over the words of each text, cut by `TIDY`; with no word at all, only the empty string is left."""
+    """Substring automata over the words of each text, cut by `TIDY`; without a word only the empty string is left."""
     runs = []
-    for text in dict.fromkeys(run for text in schema["x-span"] for run in BREAK.split(text)):
+    for text in dict.fromkeys(run for given in schema["x-span"] for run in BREAK.split(given)):
         words = [json.dumps(word, ensure_ascii=False)[1:-1] for word in WORD.findall(text)]
         if text.strip():
             runs.append(_named(rules, "RUN", "%regex " + json.dumps({"substring_chunks": words}, ensure_ascii=False)))

@@ -1,4 +1,4 @@
-"""A draw takes one token from the logits of one row: greedy or by a seeded uniform number, under the ids that are allowed.
+"""A draw takes one token from the logits of one row: greedy or by a seeded uniform number, among the allowed ids.
 
 It works on one row at a time in float64, so that a row's draw cannot depend on who shares its batch.
 """
@@ -44,7 +44,7 @@ def draw(
 
 
 def _nucleus(logprobs: NDArray[np.float64], top_p: float) -> NDArray[np.float64]:
-    """Keep the fewest likeliest tokens that hold ``top_p`` of the mass (Holtzman et al., arXiv 1904.09751), renormalised."""
+    """The fewest likeliest tokens that hold ``top_p`` of the mass, renormalised (arXiv 1904.09751, section 3.1)."""
     import numpy as np
 
     order = np.argsort(-logprobs, kind="stable")

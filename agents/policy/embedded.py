@@ -1,7 +1,8 @@
 """The embedded policy answers messages with a local model: many requests in one continuous batch on one thread.
 
-Requests join and leave the batch at every step. A completion depends on the model, the prompt, the sampling and the schema,
-never on what else is in the batch (CPU; see `ragged`): token ids and log-probabilities are bit-equal, alone or in company.
+Requests join and leave the batch at every step. A completion depends on the model, the prompt, the sampling and the
+schema, never on what else is in the batch: on a CPU token ids and log-probabilities are bit-equal, alone or in company
+(see `ragged`); ``cached_tokens`` alone tells what came before.
 Tokens that the grammar forces are not sampled but appended, and fed in one go with the token before them.
 """
 
@@ -62,10 +63,10 @@ class EmbeddedPolicy:
         cache_tokens: int = 8192,
         max_context: int | None = None,
     ) -> None:
-        """``path``: folder or hub id, None for the embedded model; ``adapter``: folder of a LoRA adapter, merged at load.
+        """``path``: folder or hub id, None for the embedded model; ``adapter``: folder of a LoRA adapter, merged in.
 
-        ``prefill_tokens`` bounds the prompt tokens of one step, ``cache_tokens`` the prefix cache, ``max_context`` prompt
-        and completion together (None: what the model was made for).
+        ``prefill_tokens`` bounds the prompt tokens of one step, ``cache_tokens`` the prefix cache, ``max_context``
+        prompt and completion together (None: what the model was made for).
         """
         self.path, self.adapter = path, None if adapter is None else Path(adapter)
         self.constrain, self.device, self.dtype = constrain, device, dtype
@@ -135,7 +136,11 @@ class EmbeddedPolicy:
         await asyncio.to_thread(self.close)
 
     def _prepare(
-        self, messages: Sequence[Message], sampling: Sampling, schema: JsonSchema | None, loop: asyncio.AbstractEventLoop
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        schema: JsonSchema | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> Row:
         self.load()
         prompt = models.render(self.tokenizer, messages)
@@ -197,7 +202,7 @@ class EmbeddedPolicy:
                 self._extend(row, next(logits))
 
     def _plan(self) -> list[tuple[Row, Segment]]:
-        """Prompts block by block, oldest first, up to ``prefill_tokens``; all due tokens of rows whose prompt is through."""
+        """Prompts block by block, oldest first, up to ``prefill_tokens``; then what the row has written after its own."""
         plan: list[tuple[Row, Segment]] = []
         room, coming = self.prefill_tokens, set[bytes]()
         for row in self._rows:

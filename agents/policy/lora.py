@@ -1,6 +1,6 @@
-"""A LoRA adapter is a folder of low-rank updates (Hu et al., arXiv 2106.09685); merging adds them into a model's weights.
+"""A LoRA adapter is a folder of low-rank updates (Hu et al., arXiv 2106.09685); merging adds them to a model's weights.
 
-It reads what peft writes and refuses what it would have to guess at. The trained product stays apart from the base model.
+It reads what peft writes, without peft's import time, and refuses what it would have to guess at.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from typing import Any
 from sleuth.corpora.errors import ModelError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-UNREAD = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices")
+UNREAD = (
+    "use_dora",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "trainable_token_indices",
+)
 PREFIX = "base_model.model."
 
 
@@ -48,7 +55,9 @@ def _config(folder: Path) -> dict[str, Any]:
             raise ModelError(f"{folder}: not a LoRA adapter, {name} is missing")
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
-        raise ModelError(f"{folder}: expected peft_type LORA without bias, found {config.get('peft_type')}, {config.get('bias')}")
+        raise ModelError(
+            f"{folder}: expected peft_type LORA without bias, found {config.get('peft_type')}, {config.get('bias')}"
+        )
     for key in UNREAD:
         if config.get(key):
             raise ModelError(f"{folder}: {key} is not supported, found {config[key]}")

