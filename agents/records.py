@@ -2,7 +2,7 @@
 
 These records import neither torch nor langgraph. An `Episode` is the whole truth of one run: eval scores it, training
 cuts samples from it, the viewer prints it, and nobody re-tokenises anything. Wall-clock times live in ``timing`` alone,
-so that two runs with one seed compare equal on everything else (`Episode.digest`).
+so that two runs with one seed compare equal on the rest (`Episode.digest`).
 """
 
 from __future__ import annotations
@@ -191,11 +191,17 @@ class Episode:
         return {passage.id: passage for step in self.steps for passage in step.passages}
 
     def digest(self) -> str:
-        """SHA-256 over everything but wall-clock times: equal digests mean identical episodes."""
+        """SHA-256 over everything but the accidents of a machine's moment: equal digests mean identical episodes.
+
+        Left out are wall-clock times and how many prompt tokens a cache happened to hold.
+        """
         data = to_json(self)
         data.pop("timing")
+        data["spent"].pop("cached_tokens")
         for step in data["steps"]:
             step.pop("seconds")
+            if step["completion"]:
+                step["completion"].pop("cached_tokens")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
