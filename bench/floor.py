@@ -1,0 +1,320 @@
+"""The floor that later work must raise: every strategy with the untrained model and with the first policy.
+
+For each multi-hop set: answer, evidence, citation and cost figures on reporting rows, which no training has seen; what
+retrieval alone allows (the plain question, no model); what constrained decoding alone gains (untrained, naive-rag).
+Kill it and run it again: episodes stay in ``--out`` and only what is missing is run; after each cell the results are
+rewritten. Usage: ``python bench/floor.py --data DIR [--limit 100]``; writes bench/results/floor.md and floor.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sleuth.agents.policy import ADAPTERS, open_policy
+from sleuth.agents.records import Answer, Episode, Step
+from sleuth.agents.strategy import STRATEGIES
+from sleuth.eval import report
+from sleuth.eval.benchmarks import BENCHMARKS
+from sleuth.eval.load import corpus_path, select
+from sleuth.eval.metrics import answer_in_retrieved, evidence_recall
+from sleuth.eval.records import Task
+from sleuth.eval.report import Report, figure, grid, label
+from sleuth.eval.run import compare
+from sleuth.eval.stats import Interval, interval, paired_difference
+
+SETS = ("hotpotqa_s", "musique_s", "hotpotqa_r1s", "morehopqa_s", "commaqa_e", "strategyqa")
+ORDER = ("decompose", "naive-rag", "iterative", "closed-book")
+SCORES = ("em", "f1", "cover_em", "evidence_recall", "answer_in_context")
+CITATIONS = ("citation_precision", "citation_support", "citation_valid")
+COSTS = ("searches", "prompt_tokens", "completion_tokens", "seconds")
+DEPTHS = (5, 20)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One policy under one strategy on one set."""
+
+    dataset: str
+    strategy: str
+    policy: str
+    """``first`` or ``untrained``."""
+    constrain: str = "span"
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}/{self.strategy}/{self.policy}/{self.constrain}"
+
+
+def cells(sets: Sequence[str], strategies: Sequence[str], policies: Sequence[str]) -> list[Cell]:
+    """The most informative first: the first policy on all sets, then the untrained one, then the decoding modes."""
+    plain = [Cell(d, s, p) for p in policies for s in strategies for d in sets]
+    modes = [Cell(d, "naive-rag", "untrained", m) for m in ("none", "schema") for d in sets]
+    return plain + (modes if "untrained" in policies and "naive-rag" in strategies else [])
+
+
+async def run_cell(cell: Cell, tasks: Sequence[Task], store: Any, policy: Any, out: Path, concurrency: int) -> Report:
+    """The cell's report; episodes that are in its folder already are scored and not run again."""
+    started = time.monotonic()
+
+    def tell(name: str, done: int, total: int) -> None:
+        print(f"\r{cell.key}: {done}/{total}, {time.monotonic() - started:.0f} s ", end="", file=sys.stderr, flush=True)
+
+    (found,) = await compare(
+        BENCHMARKS[cell.dataset], tasks, store, policy, [STRATEGIES[cell.strategy]], out / version(cell) / cell.key,
+        concurrency=concurrency, resume=True, progress=tell,
+    )  # fmt: skip
+    print(file=sys.stderr)
+    return found
+
+
+def version(cell: Cell) -> str:
+    """Names the weights that a cell ran with, so that an older adapter's episodes are never taken for its own."""
+    if cell.policy == "untrained":
+        return "untrained"
+    weights = ADAPTERS / cell.policy / "adapter_model.safetensors"
+    return f"{cell.policy}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+
+
+def figures(cell: Cell, found: Report) -> dict[str, Any]:
+    """What floor.json keeps of a cell."""
+    data = found.to_json()
+    kept = {key: data[key] for key in ("questions", "endings", "metrics")}
+    return {**dataclasses.asdict(cell), "version": version(cell), **kept}
+
+
+def gains(ours: Report, base: Report) -> dict[str, Any]:
+    """EM and F1 of one run minus those of another, paired over questions."""
+    found = {metric: paired_difference(ours.values(metric), base.values(metric)) for metric in ("em", "f1")}
+    return {metric: dataclasses.asdict(difference) for metric, difference in found.items() if difference}
+
+
+def retrieved(task: Task, hits: Sequence[Any]) -> Episode:
+    """An episode that only retrieved, so that the metrics of runs also judge a plain search."""
+    passages = tuple(hit.passage for hit in hits)
+    return Episode("", task.question, {}, "", (Step("searcher", passages=passages),), Answer(""), "answered")
+
+
+def allows(tasks: Sequence[Task], store: Any) -> list[dict[str, Any]]:
+    """Per retriever and depth: evidence recall and whether the answer stands in what the plain question finds."""
+    rows = []
+    scopes: dict[str, tuple[Any, list[Task]]] = {}
+    for task in tasks:
+        scopes.setdefault(repr(task.where), (task.where, []))[1].append(task)
+    for name, search in searchers(store).items():
+        hits: dict[str, Sequence[Any]] = {}
+        for where, same in scopes.values():
+            found = search([task.question for task in same], max(DEPTHS), where)
+            hits |= {task.id: ranked for task, ranked in zip(same, found, strict=True)}
+        for k in DEPTHS:
+            episodes = [(task, retrieved(task, hits[task.id][:k])) for task in tasks]
+            row: dict[str, Any] = {"retriever": name, "k": k}
+            for metric in (evidence_recall, answer_in_retrieved):
+                values = [value for pair in episodes if (value := metric(*pair)) is not None]
+                mean = interval(values)
+                row[metric.__name__] = dataclasses.asdict(mean) if mean else None
+            rows.append(row)
+    return rows
+
+
+def render(state: dict[str, Any]) -> str:
+    """floor.md from floor.json's content."""
+    lines = [
+        "# The floor",
+        "",
+        "Embedded model (SmolLM2-135M-Instruct, bf16 where the CPU has it), greedy decoding, hybrid search. Reporting rows",
+        "only: none was used in training or in the choice of a setting. Mean [95 % bootstrap interval], n questions, scores",
+        "times 100. Intervals are wide because the reporting rows are few; [0.0, 0.0] says that none of the n scored, not",
+        f"that none ever would. Seconds include waiting for the other {state['concurrency'] - 1} concurrent episodes.",
+        f"{state['machine']}.",
+        "",
+        *_overview(state),
+    ]
+    for dataset in SETS:
+        ours = [c for c in state["cells"].values() if c["dataset"] == dataset]
+        if not ours and dataset not in state["retrieval"]:
+            continue
+        lines += [f"## {dataset}", ""]
+        lines += _strategies([c for c in ours if c["constrain"] == "span"])
+        lines += _decoding([c for c in ours if c["policy"] == "untrained" and c["strategy"] == "naive-rag"])
+        lines += _retrieval(state["retrieval"].get(dataset))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _overview(state: dict[str, Any]) -> list[str]:
+    """F1 alone, one line a set: the first policy, and the untrained model in brackets."""
+    found = {c: state["cells"].get(c.key) for c in cells(SETS, ORDER, ("first", "untrained")) if c.constrain == "span"}
+    rows = [
+        [d, *(" ".join(_pair(found[Cell(d, s, "first")], found[Cell(d, s, "untrained")])) for s in ORDER)] for d in SETS
+    ]
+    return ["F1 of the first policy (of the untrained model):", "", grid([["set", *ORDER], *rows]), ""]
+
+
+def _pair(first: dict[str, Any] | None, untrained: dict[str, Any] | None) -> tuple[str, str]:
+    means = [f"{100 * c['metrics']['f1']['mean']:.1f}" if c and c["questions"] else "–" for c in (first, untrained)]
+    return means[0], f"({means[1]})"
+
+
+def _strategies(ours: list[dict[str, Any]]) -> list[str]:
+    if not ours:
+        return []
+    order = {name: i for i, name in enumerate(ORDER)}
+    ours = sorted(ours, key=lambda c: (order[c["strategy"]], c["policy"]))
+    parts = []
+    for metrics in (SCORES, (*CITATIONS, *COSTS)):
+        head = ["strategy", "policy", "n", *map(label, metrics)]
+        rows = [[c["strategy"], c["policy"], str(c["questions"]), *(_shown(c, m) for m in metrics)] for c in ours]
+        parts += [grid([head, *rows]), ""]
+    paired = [c for c in ours if c.get("gain_over_untrained")]
+    if paired:
+        parts += ["First policy minus untrained, paired over questions:", ""]
+        for c in paired:
+            differences = [f"{label(m)} {_interval(m, found)}" for m, found in c["gain_over_untrained"].items()]
+            parts.append(f"- {c['strategy']}: {', '.join(differences)}")
+        parts.append("")
+    return parts
+
+
+def _decoding(ours: list[dict[str, Any]]) -> list[str]:
+    if len(ours) < 2:
+        return []
+    modes = ("none", "schema", "span")
+    ours = sorted(ours, key=lambda c: modes.index(c["constrain"]))
+    metrics = ("em", "f1", "cover_em", "citation_precision", "citation_support", "completion_tokens")
+    rows = [[c["constrain"], str(c["questions"]), *(_shown(c, m) for m in metrics)] for c in ours]
+    head = ["decoding", "n", *map(label, metrics)]
+    return ["What constrained decoding alone gains (untrained, naive-rag):", "", grid([head, *rows]), ""]
+
+
+def _retrieval(rows: list[dict[str, Any]] | None) -> list[str]:
+    if not rows:
+        return []
+    metrics = ("evidence_recall", "answer_in_retrieved")
+    head = ["retriever", "k", *map(label, metrics)]
+    body = [[r["retriever"], str(r["k"]), *(_interval(m, r[m]) for m in metrics)] for r in rows]
+    return ["What retrieval alone allows (the plain question, no model):", "", grid([head, *body]), ""]
+
+
+def _shown(cell: dict[str, Any], metric: str) -> str:
+    found = cell["metrics"][metric]
+    return _interval(metric, {**{k: found[k] for k in ("mean", "low", "high")}, "n": found["scored"]})
+
+
+def _interval(metric: str, found: dict[str, Any] | None) -> str:
+    return figure(metric, Interval(**found) if found and found["mean"] is not None else None)
+
+
+def searchers(store: Any) -> dict[str, Any]:
+    """The three ways to search a store, each as ``(queries, k, where) -> hits``."""
+    modes = ("bm25", "dense", "hybrid")
+    return {mode: lambda queries, k, where, mode=mode: store.search(queries, k, where, mode=mode) for mode in modes}
+
+
+class Stores:
+    """A datastore per set, built from its corpus where it is not there yet, opened once."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data, self.folder = data, folder
+        self.opened: dict[str, Any] = {}
+
+    def open(self, dataset: str) -> Any:
+        from sleuth.retrieval.store import Datastore
+
+        corpus = BENCHMARKS[dataset].corpus
+        if corpus not in self.opened:
+            path = self.folder / corpus
+            if not path.exists():
+                self._build(corpus_path(corpus, self.data), path)
+            self.opened[corpus] = Datastore.open(path)
+        return self.opened[corpus]
+
+    def _build(self, source: Path, path: Path) -> None:
+        from sleuth.retrieval.build import build
+
+        print(f"building {path.name}", file=sys.stderr)
+        build([source], path)
+
+
+def machine() -> str:
+    return f"{os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with qa/ and corpora/")
+    parser.add_argument("--limit", type=int, default=100, help="questions of a set at most")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--strategies", nargs="+", choices=ORDER, default=ORDER)
+    parser.add_argument("--policies", nargs="+", choices=("first", "untrained"), default=("first", "untrained"))
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=Path("runs/floor"), help="stores and episodes")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    given = parser.parse_args()
+    stores = Stores(given.data, given.out / "stores")
+    tasks = {d: select(BENCHMARKS[d].load(given.data), given.limit, reporting=True) for d in given.sets}
+    await fill(given, stores, tasks)
+
+
+async def fill(given: argparse.Namespace, stores: Stores, tasks: dict[str, list[Task]]) -> None:
+    """Every cell in order, the results rewritten after each."""
+    state = load(given.results / "floor.json")
+    state |= {"machine": machine(), "concurrency": given.concurrency, "limit": given.limit}
+    for dataset in given.sets:
+        state["retrieval"][dataset] = allows(tasks[dataset], stores.open(dataset))
+        save(given.results, state)
+    done: dict[Cell, Report] = {}
+    engine, opened = None, ("", "")
+    for cell in cells(given.sets, given.strategies, given.policies):
+        if (cell.policy, cell.constrain) != opened:
+            if engine is not None:
+                await engine.aclose()
+            engine, opened = engine_of(cell), (cell.policy, cell.constrain)
+        store = stores.open(cell.dataset)
+        done[cell] = await run_cell(cell, tasks[cell.dataset], store, engine, given.out, given.concurrency)
+        state["cells"][cell.key] = figures(cell, done[cell])
+        first, untrained = (dataclasses.replace(cell, policy=policy) for policy in ("first", "untrained"))
+        if first in done and untrained in done:
+            state["cells"][first.key]["gain_over_untrained"] = gains(done[first], done[untrained])
+        save(given.results, state)
+    if engine is not None:
+        await engine.aclose()
+
+
+def engine_of(cell: Cell) -> Any:
+    spec = "embedded:untrained" if cell.policy == "untrained" else f"embedded:{cell.policy}"
+    return open_policy(spec, constrain=cell.constrain)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """floor.json of an earlier run, without the cells of an older adapter; empty where there is none."""
+    state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"cells": {}, "retrieval": {}}
+    current = {key: c for key, c in state["cells"].items() if is_current(c)}
+    return {**state, "cells": current}
+
+
+def is_current(cell: dict[str, Any]) -> bool:
+    try:
+        return cell["version"] == version(Cell(cell["dataset"], cell["strategy"], cell["policy"], cell["constrain"]))
+    except FileNotFoundError:
+        return False
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    report.replace(folder / "floor.json", json.dumps(state, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    report.replace(folder / "floor.md", render(state))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
