@@ -41,6 +41,13 @@ SCORES = ("em", "f1", "cover_em", "evidence_recall", "answer_in_context")
 CITATIONS = ("citation_precision", "citation_support", "citation_valid")
 COSTS = ("searches", "prompt_tokens", "completion_tokens", "seconds")
 DEPTHS = (5, 20)
+NOTE = """# The floor
+
+Embedded model (SmolLM2-135M-Instruct, bf16 where the CPU has it), greedy decoding, hybrid search. Reporting rows only:
+none was used in training or in the choice of a setting. Mean [95 % bootstrap interval], n questions, scores times 100.
+Intervals are wide because the reporting rows are few; [0.0, 0.0] says that none of the n scored, not that none ever
+would. First and untrained share prompts, stores, decoding and seed.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,14 +138,12 @@ def allows(tasks: Sequence[Task], store: Any) -> list[dict[str, Any]]:
 
 def render(state: dict[str, Any]) -> str:
     """floor.md from floor.json's content."""
+    waiting = (
+        f"Seconds include waiting for the other {state['concurrency'] - 1} concurrent episodes. {state['machine']}."
+    )
     lines = [
-        "# The floor",
-        "",
-        "Embedded model (SmolLM2-135M-Instruct, bf16 where the CPU has it), greedy decoding, hybrid search. Reporting rows",
-        "only: none was used in training or in the choice of a setting. Mean [95 % bootstrap interval], n questions, scores",
-        "times 100. Intervals are wide because the reporting rows are few; [0.0, 0.0] says that none of the n scored, not",
-        f"that none ever would. Seconds include waiting for the other {state['concurrency'] - 1} concurrent episodes.",
-        f"{state['machine']}.",
+        *NOTE.splitlines(),
+        waiting,
         "",
         *_overview(state),
     ]
