@@ -31,7 +31,9 @@ class Session:
     seed: int = 0
 
     @classmethod
-    def open(cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "first", **changes: Any) -> Session:
+    def open(
+        cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "first", **changes: Any
+    ) -> Session:
         """The parts by name: a store's folder, and what ``--policy`` and ``--adapter`` take; the rest as fields."""
         from sleuth.agents.policy import open_policy
         from sleuth.retrieval.store import Datastore

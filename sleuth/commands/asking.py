@@ -27,7 +27,9 @@ ADAPTER = "first"
 PolicyOption = Annotated[
     str, typer.Option(help="embedded, a model folder or hub id, or URL#model for an OpenAI-compatible server.")
 ]
-AdapterOption = Annotated[str, typer.Option(help="LoRA adapter of a local model: a shipped one's name, a folder, or none.")]
+AdapterOption = Annotated[
+    str, typer.Option(help="LoRA adapter of a local model: a shipped one's name, a folder, or none.")
+]
 
 
 def adapter_of(name: str) -> str | None:

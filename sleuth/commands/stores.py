@@ -73,3 +73,19 @@ def _marked(hit: Hit, query: str) -> Text:
     if pattern:
         shown.highlight_regex(pattern, "bold yellow")
     return shown
+
+
+def build_store(paths: list[Path], store: Path) -> None:
+    raise InputError("pending")
+
+
+def build(paths: list[Path]) -> None:
+    """Example: sleuth build"""
+
+
+def search(store: Path) -> None:
+    """Example: sleuth search"""
+
+
+def sql(store: Path) -> None:
+    """Example: sleuth sql"""
