@@ -49,7 +49,7 @@ def open_policy(
     base, _, named = spec.partition(":")
     if base == "embedded":
         path, folder = None, _adapter({"untrained": "none", "": adapter or "none"}.get(named, named), embedded=True)
-    elif Path(spec).is_dir() or HUB_ID.fullmatch(spec):
+    elif (spec and Path(spec).is_dir()) or HUB_ID.fullmatch(spec):
         path, folder = spec, _adapter(adapter or "none", embedded=False)
     else:
         raise ConfigError(f"policy {spec!r} is unknown; {EXAMPLES}")

@@ -190,8 +190,8 @@ def _array(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
     low, high = int(schema.get("minItems", 0)), schema.get("maxItems")
     if high is not None and high < max(low, 1):
         return _literal("[]")
-    more = f'("," {item}){{{max(low - 1, 0)},{"" if high is None else high - 1}}}'
-    body = f"{item} {more}"
+    rest = "" if high is None else high - 1
+    body = item if high == 1 else f'{item} ("," {item}){{{max(low - 1, 0)},{rest}}}'
     return _named(rules, "array", f'"[" {body} "]"' if low else f'"[" ({body})? "]"')
 
 

@@ -40,7 +40,7 @@ def draw(
         place = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
         place = min(place, int(np.flatnonzero(np.isfinite(logprobs))[-1]))
     token = place if allowed is None else int(allowed[place])
-    return token, float(logprobs[place])
+    return token, min(0.0, float(logprobs[place]))
 
 
 def _nucleus(logprobs: NDArray[np.float64], top_p: float) -> NDArray[np.float64]:

@@ -202,7 +202,7 @@ class EmbeddedPolicy:
                 self._extend(row, next(logits))
 
     def _plan(self) -> list[tuple[Row, Segment]]:
-        """Prompts block by block, oldest first, up to ``prefill_tokens``; then what the row has written after its own."""
+        """Prompts block by block, oldest first, up to ``prefill_tokens``; then what a row has written after its own."""
         plan: list[tuple[Row, Segment]] = []
         room, coming = self.prefill_tokens, set[bytes]()
         for row in self._rows:
