@@ -1,0 +1,183 @@
+"""Training examples: reporting rows stay out, replies read back through the roles, quotes and answers are verbatim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sleuth.agents.cite import quotable
+from sleuth.agents.role import parse_object
+from sleuth.agents.roles import answerer, planner, reflector, rewriter
+from sleuth.agents.trace import UNKNOWN
+from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.records import Passage
+from sleuth.eval.split import bucket, reporting_only
+from sleuth.training import plans
+from sleuth.training.examples import Example, build
+from sleuth.training.sets import QuestionSet, find_span, load
+from tests.training_data import ROWS, make, write
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("data"))
+
+
+COUNTS = {
+    "planner": {"musique_s": 99, "strategyqa": 99, "hotpotqa_s": 99, "nq_train": 99},
+    "rewriter": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99},
+    "reflector": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99},
+    "answerer": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99, "strategyqa": 99},
+    "closed": {"nq_train": 9},
+}
+
+
+@pytest.fixture(scope="module")
+def examples(data: Path) -> list[Example]:
+    return build(data, COUNTS, 0, range(3, 10))
+
+
+def test_reporting_rows_never_enter(data: Path, examples: list[Example]) -> None:
+    names = {example.source.split("/")[1] for example in examples}
+    every = [f"{kind}-{i}" for kind in ("hot", "musique", "sq", "nq") for i in range(ROWS)]
+    barred = {name for name in every if reporting_only({"id": name})}
+    assert len(barred) > 20 and names.isdisjoint(barred)
+    assert names == set(every) - barred
+    assert not any(reporting_only(row) for row in load(data, "musique_s").rows)
+    only = build(data, COUNTS, 0, (3,))
+    assert {bucket({"id": example.source.split("/")[1]}) for example in only} == {3}
+
+
+def test_base_id_decides_the_split() -> None:
+    assert bucket({"id": "x-en-7", "base_id": "7"}) == bucket({"id": "x-de-7", "base_id": "7"}) == bucket({"id": "7"})
+    with pytest.raises(InputError, match="string id"):
+        bucket({"question": "?"})
+
+
+def test_same_seed_same_examples(data: Path, examples: list[Example]) -> None:
+    assert build(data, COUNTS, 0, range(3, 10)) == examples
+    assert build(data, COUNTS, 1, range(3, 10)) != examples
+
+
+def shown(user: str) -> list[Passage]:
+    """Passages as the prompt lists them."""
+    lines = [line.split("] ", 1)[1] for line in user.splitlines() if line.startswith("[")]
+    parts = [line.split(": ", 1) for line in lines]
+    return [Passage(str(i), str(i), 0, len(text), title, text) for i, (title, text) in enumerate(parts)]
+
+
+SCHEMAS: dict[str, Callable[[list[Passage]], Any]] = {
+    "planner": lambda passages: planner.schema(4),
+    "rewriter": lambda passages: rewriter.schema(),
+    "reflector": reflector.schema,
+    "answerer": answerer.schema,
+}
+
+
+def test_replies_fit_the_schema_and_read_back(examples: list[Example]) -> None:
+    seen = set()
+    for example in examples:
+        user = example.messages[1].content
+        passages = shown(user)
+        reply = json.loads(example.completion)
+        jsonschema.validate(reply, SCHEMAS[example.role](passages))
+        assert json.dumps(reply, ensure_ascii=False, separators=(",", ":")) == example.completion
+        assert parse_object(example.completion) == reply
+        if example.role == "planner":
+            assert planner.read(example.completion, 4) == {"steps": reply["steps"]}
+        elif example.role == "rewriter":
+            assert rewriter.read(example.completion, "other") == reply
+        elif example.role == "answerer":
+            read = answerer.read(example.completion, passages)
+            assert read["answer"] == reply["answer"] and read["quotes"] == reply.get("quotes", [])
+        seen.add((example.role, bool(passages)))
+    assert seen == {
+        ("planner", False),
+        ("rewriter", False),
+        ("reflector", True),
+        ("answerer", True),
+        ("answerer", False),
+    }
+
+
+def test_answers_can_be_copied_and_quotes_are_sentences(examples: list[Example]) -> None:
+    unknown = 0
+    for example in examples:
+        passages = shown(example.messages[1].content)
+        reply = json.loads(example.completion)
+        if example.role not in ("reflector", "answerer") or not passages:
+            continue
+        quotes = [q for q in [reply.get("quote"), *reply.get("quotes", ())] if q]
+        assert set(quotes) <= set(quotable(passages))
+        if reply["answer"] == UNKNOWN:
+            unknown += 1
+        elif reply["answer"] not in ("yes", "no"):
+            assert any(find_span(reply["answer"], p.text) == reply["answer"] for p in passages)
+    assert unknown > 5
+
+
+def test_second_queries_name_what_the_known_sentence_brought(examples: list[Example]) -> None:
+    second = [e for e in examples if e.role == "rewriter" and "Known: " in e.messages[1].content]
+    assert second
+    for example in second:
+        number = example.source.split("-")[1]
+        assert f"Author{number}" in json.loads(example.completion)["query"]
+        assert "Tried: " in example.messages[1].content
+
+
+def test_rows_take_turns(data: Path) -> None:
+    few = build(data, {"answerer": {"hotpotqa_s": 10}}, 0, range(3, 10))
+    assert len({example.source for example in few}) == 10
+
+
+def test_unknown_kind_and_missing_files_say_so(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"planner\.musique_s"):
+        build(data, {"planner": {"xquad_en": 1}}, 0, (4,))
+    with pytest.raises(InputError, match=r"musique_s\.dev\.jsonl"):
+        build(tmp_path, {"planner": {"musique_s": 1}}, 0, (4,))
+    write(tmp_path, "musique_s", [], [])
+    (tmp_path / "qa" / "musique_s.dev.jsonl").write_text('{"id": "a"}\nnot json\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"musique_s\.dev\.jsonl:2"):
+        load(tmp_path, "musique_s")
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("Hello Love >> performer", "Who is the performer of Hello Love?"),
+        ("#1 >> place of birth", "Where was #1 born?"),
+        ("Brother >> record label", "What is the record label of Brother?"),
+        ("Humphrey (#1 ) >> part of", "What is Humphrey, #1 part of?"),
+        ("what was #1 's currency before the euro", "What was #1's currency before the euro?"),
+    ],
+)
+def test_steps_become_natural(written: str, asked: str) -> None:
+    assert plans.natural(written) == asked
+
+
+def test_filled_in_answers_become_references_and_logic_is_dropped() -> None:
+    row = {
+        "id": "morehop-1",
+        "decomposition": [
+            {"question": "Who directed X?", "answer": "Ann Lee (director)", "passage": "p1"},
+            {"question": "Where was Ann Lee born?", "answer": "Oslo", "passage": "p2"},
+            {"question": "How many letters has Oslo?", "answer": "4", "passage": None},
+        ],
+    }
+    assert plans.from_decomposition(row) == ["Who directed X?", "Where was #1 born?"]
+    assert plans.resolved(["Who?", "Where was #1?"], ["Ann", "Oslo"]) == ["Who?", "Where was Ann?"]
+    logic = {"decomposition": ["When was A born?", "When did B die?", "Is #2 before #1?"]}
+    assert plans.from_strategy(logic) == ["When was A born?", "When did B die?"]
+
+
+def test_a_comparison_is_two_look_ups_in_the_order_of_the_question() -> None:
+    passages = {k: Passage(k, k, 0, 1, title, "x") for k, title in (("1", "Muse (band)"), ("2", "The Raconteurs"))}
+    qa = QuestionSet("hotpotqa_s", [], passages)
+    row = {"question": "Which was formed first, The Raconteurs or Muse?", "supporting": ["1", "2"], "candidates": []}
+    assert plans.from_comparison(qa, row) == ["When was The Raconteurs founded?", "When was Muse founded?"]
+    assert plans.from_comparison(qa, {**row, "question": "Who formed Muse?"}) == []

@@ -1,0 +1,283 @@
+"""Supervised training on a tiny random model: it learns, resumes byte for byte, and stops at what is not a number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleuth.agents.policy.models import CHAT_TEMPLATE
+from sleuth.agents.records import Message
+from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.training import recipe
+from sleuth.training.examples import BUILDERS, Example
+from sleuth.training.held_out import compare, held_out
+from sleuth.training.sft import (
+    SftSpec,
+    Tokens,
+    TrainingError,
+    adapt,
+    completion_loss,
+    learning_rate,
+    micro_batches,
+    schedule,
+    tokenize,
+    train,
+)
+from tests.training_data import make
+
+SPEC = SftSpec(rank=4, learning_rate=2e-2, batch=4, epochs=4, checkpoint_every=3, seed=5)
+FIRST = Path(__file__).resolve().parent.parent / "recipes" / "first.toml"
+
+
+def tokenizer() -> Any:
+    """One token a byte, and the two of the chat format."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<|im_start|>", "<|im_end|>", *letters])}
+    inner = Tokenizer(models.BPE(vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|im_end|>",
+        pad_token="<pad>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def model() -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=260,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,  # a head this small must tell words apart before anything is learned
+    )
+    return LlamaForCausalLM(config)
+
+
+def example(prompt: str, completion: str, role: str = "planner") -> Example:
+    return Example(role, "toy/1", (Message("system", "answer"), Message("user", prompt)), completion)
+
+
+TOY = [
+    example(f"where is the {place} {number}", f"{colour} {place}")
+    for place in ("town", "river")
+    for number, colour in (("one", "red"), ("two", "blue"), ("three", "green"))
+] * 2
+
+
+def run(out: Path, spec: SftSpec = SPEC, **options: Any) -> Path:
+    options.setdefault("progress", lambda line: None)
+    return train(spec, model(), tokenizer(), TOY, out, base="tiny", **options)
+
+
+def losses(out: Path) -> list[float]:
+    records = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def adapter_bytes(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "adapter").iterdir())}
+
+
+def test_the_loss_falls_and_the_adapter_is_what_peft_reads(tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+
+    folder = run(tmp_path, dataclasses.replace(SPEC, epochs=12))
+    course = losses(tmp_path)
+    assert len(course) == 36 and course[-1] < 0.5 * course[0]
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny" and config["r"] == 4
+    loaded = PeftModel.from_pretrained(model(), str(folder))
+    tokens = tokenize(tokenizer(), TOY[0])
+    with torch.no_grad():
+        trained = completion_loss(loaded, [tokens], 2) / len(tokens.completion)
+    assert float(trained) < 0.6 * course[0]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_byte_for_byte(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+
+    def stop(line: str) -> None:
+        if line.startswith("step 8/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", progress=stop)
+    run(tmp_path / "parts", resume=True)
+    assert adapter_bytes(tmp_path / "parts") == adapter_bytes(tmp_path / "whole")
+    assert (tmp_path / "parts" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
+    assert losses(tmp_path / "whole") != losses_of_other_seed(tmp_path)
+
+
+def losses_of_other_seed(tmp_path: Path) -> list[float]:
+    run(tmp_path / "other", dataclasses.replace(SPEC, seed=6))
+    return losses(tmp_path / "other")
+
+
+def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(tmp_path: Path) -> None:
+    import torch
+
+    victim = model()
+
+    def poison(line: str) -> None:
+        if line.startswith("step 4/"):
+            with torch.no_grad():
+                victim.get_input_embeddings().weight.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=r"step 5.*step-00003"):
+        train(SPEC, victim, tokenizer(), TOY, tmp_path, base="tiny", progress=poison)
+    assert not (tmp_path / "adapter").exists()
+    run(tmp_path / "clean")
+    run(tmp_path, resume=True)
+    assert adapter_bytes(tmp_path) == adapter_bytes(tmp_path / "clean")
+
+
+def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to resume"):
+        run(tmp_path, resume=True)
+    run(tmp_path)
+    with pytest.raises(InputError, match="already holds a run"):
+        run(tmp_path)
+    with pytest.raises(InputError, match="learning_rate"):
+        run(tmp_path, dataclasses.replace(SPEC, learning_rate=1e-3), resume=True)
+    with pytest.raises(InputError, match="nothing to train on"):
+        run(tmp_path / "short", dataclasses.replace(SPEC, max_tokens=3))
+
+
+def test_the_loss_counts_completion_tokens_only_whatever_the_padding() -> None:
+    import torch
+
+    adapted = adapt(model(), SPEC, "tiny")
+    rows = [Tokens((1, 4, 7, 8), (9, 10, 2)), Tokens((1, 6), (11, 2)), Tokens((1, 5, 5, 5, 5, 5), (7, 2))]
+    together = completion_loss(adapted, rows, 2).item()
+    apart = sum(completion_loss(adapted, [row], 2).item() for row in rows)
+    assert together == pytest.approx(apart, rel=1e-5)
+    ids = torch.tensor([rows[0].prompt + rows[0].completion])
+    scores = torch.log_softmax(adapted(input_ids=ids).logits, -1)[0]
+    by_hand = -sum(scores[i - 1, ids[0, i]] for i in range(4, 7))
+    assert completion_loss(adapted, rows[:1], 2).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_the_prompt_is_rendered_with_its_header_and_the_reply_ends_the_turn() -> None:
+    made = tokenizer()
+    tokens = tokenize(made, TOY[0])
+    assert made.decode(tokens.prompt).endswith("where is the town one<|im_end|>\n<|im_start|>assistant\n")
+    assert made.decode(tokens.prompt).startswith("<|im_start|>system\nanswer<|im_end|>")
+    assert made.decode(tokens.completion) == "red town<|im_end|>" and tokens.completion[-1] == made.eos_token_id
+
+
+def test_schedule_micro_batches_and_rate() -> None:
+    spec = SftSpec(batch=4, epochs=1.5, warmup=0.1)
+    batches = schedule(10, spec)
+    order = [i for batch in batches for i in batch]
+    assert len(order) == 15 and len(batches) == 4 and sorted(order[:10]) == list(range(10))
+    assert len(set(order[10:])) == 5 and order[:5] != order[10:]
+    rows = [Tokens((1,) * n, (2,)) for n in (5, 90, 6, 40, 41, 7)]
+    cut = micro_batches(rows, 100)
+    assert sorted(len(row) for part in cut for row in part) == [6, 7, 8, 41, 42, 91]
+    assert all(max(map(len, part)) * len(part) <= 100 for part in cut) and len(cut) == 3
+    rates = [learning_rate(spec, step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(spec.learning_rate) == rates[10] and rates[0] == pytest.approx(8e-5)
+    assert rates[-1] == pytest.approx(8e-5) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_shipped_recipe_reads() -> None:
+    read = recipe.read(FIRST)
+    assert read.name == "first" and read.sft.seed == read.seed
+    assert all((role, name) in BUILDERS for role, sets in read.examples.items() for name in sets)
+    assert set(recipe.TRAIN_TENTHS).isdisjoint(recipe.HELD_OUT_TENTHS) and min(recipe.HELD_OUT_TENTHS) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('nam = "x"', "'name' is missing"),
+        ('name = "x"\nsed = 1', "did you mean 'seed'"),
+        ('name = "x"\n[sft]\nlearning_rat = 1', r"'sft.learning_rat' \(did you mean 'learning_rate'\?\); known: rank"),
+        ('name = "x"\n[sft]\nbatch = "8"', "sft.batch must be int; found '8'"),
+        ('name = "x"\n[sft]\nseed = 8', "seed stands at the top"),
+        ('name = "x"\n[examples.planer]\nnq_train = 3', "did you mean 'planner'"),
+        ('name = "x"\n[examples.planner]\nnq_trai = 3', "did you mean 'nq_train'"),
+        ('name = "x"\n[examples.planner]\nnq_train = -3', "must be a count; found -3"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_which_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe.read(write(tmp_path / "r.toml", text))
+
+
+def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        recipe.read(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="not a TOML file"):
+        recipe.read(write(tmp_path / "r.toml", "name ="))
+
+
+def test_a_recipe_runs_resumes_and_is_compared_on_held_out_rows(tmp_path: Path) -> None:
+    base, data, out = tmp_path / "base", make(tmp_path / "data"), tmp_path / "out"
+    model().save_pretrained(base)
+    tokenizer().save_pretrained(base)
+    lines = [
+        'name = "toy"',
+        f'base = "{base}"',
+        "held_out = 2",
+        "[sft]",
+        "rank = 2",
+        "batch = 6",
+        "checkpoint_every = 2",
+    ]
+    file = write(tmp_path / "toy.toml", "\n".join([*lines, "[examples.planner]", "hotpotqa_s = 16"]))
+
+    def stop(line: str) -> None:
+        if line.startswith("step 3/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(str(file), str(out), str(data), progress=stop)
+    with pytest.raises(InputError, match="already holds a run"):
+        recipe.run(str(file), str(out), str(data), progress=stop)
+    adapter = recipe.run(str(file), str(out), str(data), resume=True, progress=lambda line: None)
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
+    assert len(losses(out)) == 3 and json.loads((out / "recipe.json").read_text())["num_examples"] == 16
+    figures = json.loads((out / "held_out.json").read_text())
+    assert figures["untrained"]["planner"]["n"] == figures["trained"]["planner"]["n"] == 2
+    write(file, file.read_text().replace("= 16", "= 12"))
+    with pytest.raises(InputError, match=r"another recipe.*examples"):
+        recipe.run(str(file), str(out), str(data), resume=True, progress=stop)
+
+
+def test_held_out_figures() -> None:
+    wanted = '{"quotes":["One is one.","Two is two."],"answer":"the two"}'
+    assert compare(wanted, wanted) == {"format": 1.0, "quotes_f1": 1.0, "answer_em": 1.0, "answer_f1": 1.0}
+    part = compare(wanted, '{"quotes":["Two is two."],"answer":"two one"}')
+    assert part["quotes_f1"] == pytest.approx(2 / 3) and part["answer_em"] == 0.0
+    assert compare(wanted, "I think so.") == {"format": 0.0, "quotes_f1": 0.0, "answer_em": 0.0, "answer_f1": 0.0}
+    assert compare('{"quote":"","answer":"unknown"}', '{"quote":"","answer":"unknown"}')["quotes_f1"] == 1.0
+    many = [example("one", "two", role) for role in ("planner", "answerer") for _ in range(5)]
+    assert [e.role for e in held_out(many, 2, 0)] == ["answerer"] * 2 + ["planner"] * 2

@@ -1,0 +1,114 @@
+"""A question set is the training side of one benchmark: its questions, its passages and a BM25 index over them.
+
+Reporting rows are gone once a set is loaded, so nothing that is built from a set can have seen one. The formats are
+those of the benchmark files: ``qa/NAME[.dev].jsonl`` and ``corpora/NAME.corpus.jsonl.gz``.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sleuth.corpora.errors import InputError
+from sleuth.corpora.records import Passage
+from sleuth.corpora.text import sentences
+from sleuth.eval.split import reporting_only
+
+SHARED_CORPUS = {"nq_train": "nq", "nq_dev": "nq"}
+"""Sets whose passages stand under another name."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Questions that may be trained on, and the passages they are asked over."""
+
+    name: str
+    rows: Sequence[Row]
+    passages: Mapping[str, Passage]
+    starts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Where the source's own sentences begin, by passage id; only for sets that mark gold sentences."""
+
+    def gold(self, row: Row) -> list[Passage]:
+        """The gold passages, each once, in the order of the row."""
+        return [self.passages[i] for i in dict.fromkeys(row["supporting"])]
+
+    def fact(self, row: Row, passage: Passage, hints: Sequence[str]) -> str:
+        """The gold sentence of a gold passage; where several are marked, the one that names most of ``hints``."""
+        spans = sentences(passage.text)
+        marked = [
+            passage.text[start:end]
+            for pid, number in row.get("supporting_facts", ())
+            if pid == passage.id and number < len(self.starts.get(pid, ()))
+            for start, end in spans
+            if start <= self.starts[pid][number] < end or start == self.starts[pid][number]
+        ]
+        return max(marked, key=lambda s: sum(bool(find_span(h, s)) for h in hints), default="")
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """BM25, best first."""
+        retriever, ids, stemmer = self._index
+        import bm25s
+
+        tokens = bm25s.tokenize([query], stopwords="en", stemmer=stemmer, show_progress=False)
+        found, _ = retriever.retrieve(tokens, k=min(k, len(ids)), show_progress=False)
+        return [self.passages[ids[int(i)]] for i in found[0]]
+
+    @functools.cached_property
+    def _index(self) -> tuple[Any, list[str], Any]:
+        import bm25s
+        import Stemmer
+
+        stemmer = Stemmer.Stemmer("english")
+        texts = [f"{p.title} {p.text}" for p in self.passages.values()]
+        retriever = bm25s.BM25()
+        retriever.index(
+            bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
+        )
+        return retriever, list(self.passages), stemmer
+
+
+def load(data: str | Path, name: str) -> QuestionSet:
+    """The named set from a folder of benchmark files without its reporting rows; `InputError` names what is missing."""
+    root = Path(data)
+    found = [root / "qa" / f"{name}{tail}" for tail in (".dev.jsonl", ".jsonl")]
+    questions = next((path for path in found if path.is_file()), None)
+    if questions is None:
+        raise InputError(f"no questions for {name!r}: expected {found[0]} or {found[1]}")
+    corpus = root / "corpora" / f"{SHARED_CORPUS.get(name, name)}.corpus.jsonl.gz"
+    if not corpus.is_file():
+        raise InputError(f"no passages for {name!r}: expected {corpus}")
+    passages: dict[str, Passage] = {}
+    starts: dict[str, Sequence[int]] = {}
+    for record in _lines(corpus):
+        text = record["text"]
+        passages[record["id"]] = Passage(record["id"], record["id"], 0, len(text), record.get("title", ""), text)
+        starts[record["id"]] = record.get("sents", ())
+    return QuestionSet(name, [row for row in _lines(questions) if not reporting_only(row)], passages, starts)
+
+
+def find_span(needle: str, text: str) -> str:
+    """The first run of whole words of ``text`` equal to ``needle`` but for case, as the text spells it, or ``""``."""
+    if not needle.strip():
+        return ""
+    match = re.search(rf"(?<!\w){re.escape(needle.strip())}(?!\w)", text, re.IGNORECASE)
+    return match[0] if match else ""
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number}: not a JSON line: {error}") from error
+            if not isinstance(record, dict) or "id" not in record:
+                raise InputError(f"{path}:{number}: expected an object with an id, found {str(record)[:80]!r}")
+            yield record

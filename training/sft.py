@@ -1,0 +1,315 @@
+"""Supervised fine-tuning teaches a low-rank adapter to say the completion of each example after its prompt.
+
+The loss is the mean cross-entropy over completion tokens, the end-of-turn token included; prompts weigh nothing. Runs
+are resumable: on CPU a run that was stopped and resumed writes the same bytes as one that was not.
+
+LoRA is arXiv 2106.09685, AdamW arXiv 1711.05101. Differs from the usual loop in what CPUs need: hidden states are
+computed for whole sequences but logits only where a completion token is predicted, because over a vocabulary of 49,152
+they would cost more than the layers; and a batch is cut into micro-batches of like length, so little is padding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sleuth.agents.policy.models import render
+from sleuth.corpora.errors import InputError, SleuthError
+from sleuth.training.examples import Example
+
+END_OF_TURN = "<|im_end|>"
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_LOG, _STATE, _META, _LATEST = "log.jsonl", "state.safetensors", "state.json", "LATEST"
+
+Progress = Callable[[str], None]
+
+
+class TrainingError(SleuthError):
+    """A run that must not go on, such as a loss that is not a number; the last good checkpoint stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class SftSpec:
+    """How to train; what to train on comes beside it."""
+
+    rank: int = 8
+    alpha: int = 16
+    """The adapter's output is scaled by ``alpha / rank``."""
+    targets: tuple[str, ...] = ALL_LINEAR
+    learning_rate: float = 8e-4
+    """Peak; reached after the warm-up, then a half cosine down to a tenth."""
+    warmup: float = 0.03
+    """Share of the steps."""
+    batch: int = 8
+    """Examples per step."""
+    epochs: float = 1.0
+    clip: float = 1.0
+    """Largest norm of a step's gradient."""
+    max_tokens: int = 1400
+    """Longer examples are left out, and counted in the log."""
+    micro_tokens: int = 1400
+    """Padded tokens per forward pass at most."""
+    checkpoint_every: int = 25
+    """Steps."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One example in tokens."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    """The end-of-turn token included."""
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+def train(
+    spec: SftSpec,
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    out: str | Path,
+    *,
+    base: str,
+    resume: bool = False,
+    progress: Progress = print,
+) -> Path:
+    """Train an adapter over ``model`` (which is changed in place) and return its folder ``out/adapter``.
+
+    ``base`` is the name that the adapter gives its base model. Beside the adapter stand ``log.jsonl`` (one line a step)
+    and ``checkpoints/``. Raises `TrainingError` when the loss is not finite, `InputError` when there is nothing to
+    resume or something stands in the way.
+    """
+    import torch
+
+    out = Path(out)
+    if not resume and (out / _LOG).exists():
+        raise InputError(f"{out} already holds a run: resume it, or give another folder")
+    rows = [tokens for example in examples if len(tokens := tokenize(tokenizer, example)) <= spec.max_tokens]
+    if not rows:
+        raise InputError(f"no example of {len(examples)} has at most {spec.max_tokens} tokens: nothing to train on")
+    batches = schedule(len(rows), spec)
+    out.mkdir(parents=True, exist_ok=True)
+    random.seed(spec.seed)
+    torch.manual_seed(spec.seed)
+    adapted = adapt(model, spec, base)
+    params = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(params.values(), lr=spec.learning_rate, weight_decay=0.0)
+    if resume:
+        done = _restore(out, optimizer, params, spec, len(batches))
+    else:
+        done = 0
+        _log(out, {"examples": len(rows), "left_out": len(examples) - len(rows), "steps": len(batches)})
+    started, seen = time.perf_counter(), 0
+    for step in range(done, len(batches)):
+        batch = [rows[i] for i in batches[step]]
+        rate = optimizer.param_groups[0]["lr"] = learning_rate(spec, step, len(batches))
+        loss = _accumulate(adapted, batch, spec, tokenizer.pad_token_id or 0)
+        norm = torch.nn.utils.clip_grad_norm_(params.values(), spec.clip).item()
+        _finite(out, step + 1, loss, norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        num_tokens = sum(map(len, batch))
+        _log(out, {"step": step + 1, "loss": loss, "norm": norm, "lr": rate, "tokens": num_tokens})
+        if (step + 1) % spec.checkpoint_every == 0 or step + 1 == len(batches):
+            _checkpoint(out, optimizer, params, spec, step + 1)
+        seen, spent_s = seen + num_tokens, time.perf_counter() - started
+        left_min = spent_s / (step + 1 - done) * (len(batches) - step - 1) / 60
+        rates = f"{seen / spent_s:.0f} tokens/s  {left_min:.1f} min left"
+        progress(f"step {step + 1}/{len(batches)}  loss {loss:.3f}  {rates}")
+    return export(adapted, out / "adapter")
+
+
+def tokenize(tokenizer: Any, example: Example) -> Tokens:
+    """Prompt ids as the engine renders them; completion ids with the end-of-turn token."""
+    completion = tokenizer(example.completion + END_OF_TURN, add_special_tokens=False)["input_ids"]
+    return Tokens(tuple(render(tokenizer, example.messages)), tuple(completion))
+
+
+def schedule(num_rows: int, spec: SftSpec) -> list[list[int]]:
+    """Row indices of every step's batch: each epoch in a seeded order of its own, the last one cut to ``epochs``."""
+    draw = random.Random(spec.seed)
+    order: list[int] = []
+    while len(order) < spec.epochs * num_rows:
+        epoch = list(range(num_rows))
+        draw.shuffle(epoch)
+        order += epoch
+    order = order[: max(1, round(spec.epochs * num_rows))]
+    return [order[i : i + spec.batch] for i in range(0, len(order), spec.batch)]
+
+
+def learning_rate(spec: SftSpec, step: int, num_steps: int) -> float:
+    """Linear warm-up, then a half cosine to a tenth of the peak."""
+    warm = max(1, round(spec.warmup * num_steps))
+    if step < warm:
+        return spec.learning_rate * (step + 1) / warm
+    phase = (step - warm) / max(1, num_steps - 1 - warm)
+    return spec.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, phase))))
+
+
+def adapt(model: Any, spec: SftSpec, base: str) -> Any:
+    """``model`` with a fresh adapter in float32; activations keep the base's type."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        target_modules=list(spec.targets),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base,
+    )
+    model.name_or_path = base  # peft takes the adapter's base from here, and a folder of this machine is no name
+    adapted = get_peft_model(model, config)
+    for module in adapted.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False  # autocast does it, and without raising activations to float32
+    return adapted.train()
+
+
+def completion_loss(adapted: Any, rows: Sequence[Tokens], pad: int) -> Any:
+    """Summed cross-entropy of the completion tokens of some rows, as a scalar tensor."""
+    import torch
+
+    model = adapted.get_base_model()
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)  # (B, T), padded on the right
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    predicts = torch.zeros((len(rows), width), dtype=torch.bool)  # positions whose next token is of the completion
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row.prompt + row.completion)
+        mask[i, : len(row)] = 1
+        predicts[i, len(row.prompt) - 1 : len(row) - 1] = True
+    ids, mask, predicts = (t.to(model.device) for t in (ids, mask, predicts))
+    low = next(p for p in model.parameters() if not p.requires_grad).dtype
+    mixed = torch.autocast(model.device.type, dtype=low) if low != torch.float32 else nullcontext()
+    padded = None if len({len(row) for row in rows}) == 1 else mask
+    with mixed:
+        hidden = model.model(input_ids=ids, attention_mask=padded, use_cache=False).last_hidden_state  # (B, T, H)
+        logits = model.lm_head(hidden[predicts]).float()  # (N, V)
+    wanted = ids[:, 1:][predicts[:, :-1]]  # (N,)
+    return torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+
+
+def micro_batches(rows: Sequence[Tokens], max_tokens: int) -> list[list[Tokens]]:
+    """Rows of like length together, as many as fit in ``max_tokens`` with their padding (one at least)."""
+    cut: list[list[Tokens]] = []
+    for row in sorted(rows, key=len):
+        if cut and len(row) * (len(cut[-1]) + 1) <= max_tokens and len(row) <= 1.3 * len(cut[-1][0]) + 8:
+            cut[-1].append(row)
+        else:
+            cut.append([row])
+    return cut
+
+
+def export(adapted: Any, folder: Path) -> Path:
+    """Write the adapter as bfloat16 safetensors with its config, whole or not at all."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    made = folder.with_name(f".{folder.name}.making")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    parts = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    state = {k: v.detach().to(torch.bfloat16).contiguous().cpu() for k, v in parts.items()}
+    save_file(state, made / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {**adapted.peft_config["default"].to_dict(), "inference_mode": True}
+    config.pop("runtime_config", None)
+    text = json.dumps(config, indent=1, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
+    (made / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(made, folder)
+    return folder
+
+
+def _accumulate(adapted: Any, batch: Sequence[Tokens], spec: SftSpec, pad: int) -> float:
+    """Gradients of one batch; the mean loss per completion token."""
+    total = sum(len(row.completion) for row in batch)
+    summed = 0.0
+    for rows in micro_batches(batch, spec.micro_tokens):
+        loss = completion_loss(adapted, rows, pad) / total
+        loss.backward()
+        summed += loss.item()
+    return summed
+
+
+def _finite(out: Path, step: int, loss: float, norm: float) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    pointer = out / "checkpoints" / _LATEST
+    kept = pointer.read_text(encoding="utf-8") if pointer.exists() else "none yet"
+    found = f"loss {loss}, gradient norm {norm}"
+    raise TrainingError(f"step {step}: expected finite numbers, found {found}; last good checkpoint: {kept}")
+
+
+def _checkpoint(out: Path, optimizer: Any, params: Mapping[str, Any], spec: SftSpec, step: int) -> None:
+    """Weights, optimiser moments and generator state; the pointer is renamed into place when all of it is on disk."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = out / "checkpoints" / f"step-{step:05d}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    state = {"rng": torch.get_rng_state()}
+    for name, p in params.items():
+        state[f"weight/{name}"] = p.detach()
+        state |= {f"{key}/{name}": optimizer.state[p][key] for key in ("exp_avg", "exp_avg_sq", "step")}
+    save_file({k: v.contiguous().clone() for k, v in state.items()}, folder / _STATE)
+    (folder / _META).write_text(json.dumps({"step": step, "spec": dataclasses.asdict(spec)}), encoding="utf-8")
+    pointer = folder.parent / f".{_LATEST}"
+    pointer.write_text(folder.name, encoding="utf-8")
+    os.replace(pointer, folder.parent / _LATEST)
+    for old in folder.parent.glob("step-*"):
+        if old != folder:
+            shutil.rmtree(old)
+
+
+def _restore(out: Path, optimizer: Any, params: Mapping[str, Any], spec: SftSpec, num_steps: int) -> int:
+    """Load the last checkpoint into the adapter and the optimiser; the number of steps that are done."""
+    import torch
+    from safetensors.torch import load_file
+
+    pointer = out / "checkpoints" / _LATEST
+    if not pointer.exists():
+        raise InputError(f"nothing to resume in {out}: no checkpoints/{_LATEST}")
+    folder = pointer.parent / pointer.read_text(encoding="utf-8")
+    meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(dataclasses.asdict(spec)))
+    if meta["spec"] != wanted:
+        differ = {k: (v, wanted.get(k)) for k, v in meta["spec"].items() if v != wanted.get(k)}
+        raise InputError(f"{folder} was made with other settings (checkpoint, now): {differ}")
+    if meta["step"] > num_steps:
+        raise InputError(f"{folder} has {meta['step']} steps done but the schedule has {num_steps}: other data?")
+    state = load_file(folder / _STATE)
+    with torch.no_grad():
+        for name, p in params.items():
+            p.copy_(state[f"weight/{name}"])
+            optimizer.state[p] = {key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    torch.set_rng_state(state["rng"])
+    _trim_log(out, meta["step"])
+    return int(meta["step"])
+
+
+def _trim_log(out: Path, done: int) -> None:
+    """Drop the lines of steps that came after the checkpoint; they are run again."""
+    lines = (out / _LOG).read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if json.loads(line).get("step", 0) <= done]
+    (out / _LOG).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _log(out: Path, record: dict[str, Any]) -> None:
+    with (out / _LOG).open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(record) + "\n")
