@@ -106,9 +106,9 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = open_policy("http://127.0.0.1:1/v1#m")
     assert isinstance(remote, OpenAIPolicy) and remote.name == "http://127.0.0.1:1/v1#m"
     for spec in ("nonsense", "ftp://x#m", "http://127.0.0.1:1/v1", "./no/such/folder", ""):
-        with pytest.raises(ConfigError, match="URL#model|expected one of"):
+        with pytest.raises(ConfigError, match=r"URL#model|expected one of"):
             open_policy(spec)
-    with pytest.raises(ConfigError, match="expected span, schema, none, found 'maybe'"):
+    with pytest.raises(ConfigError, match="expected one of span, schema, none, found 'maybe'"):
         open_policy("embedded", constrain="maybe")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"adapter 'nope': .*one that is shipped: first"):
         open_policy("embedded:nope")

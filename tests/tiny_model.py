@@ -1,4 +1,4 @@
-"""A tiny random language model for tests: byte-level BPE, ChatML, a two-layer Llama; made anew in a folder in a second."""
+"""A tiny random language model for tests: byte-level BPE, ChatML, a two-layer Llama; made in a folder in a second."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 CORPUS = (
     "The quick brown fox jumps over the lazy dog. Steven Spielberg was born in Cincinnati, Ohio in 1946. "
-    '{"answer":"yes","quotes":["Jaws is a 1975 film."],"sufficient":"no"} He said "hi" and left. Café Über 日本語 \\ \\n'
+    '{"answer":"yes","quotes":["Jaws is a 1975 film."],"sufficient":"no"} He said "hi" and left. '
+    "Caf\u00e9 \u00dcber \u65e5\u672c\u8a9e \\ \\n"
 )
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"

@@ -1,0 +1,207 @@
+"""The policy server: the OpenAI shapes, its refusals, and our own client through it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sleuth.agents.policy.embedded import EmbeddedPolicy
+from sleuth.agents.policy.openai import OpenAIPolicy
+from sleuth.agents.records import Completion, Message, Policy, PolicyError, Sampling
+from sleuth.corpora.errors import ConfigError
+from sleuth.serve_policy import make_app, serve
+from tests import tiny_model
+from tests.scripted import ScriptedPolicy
+
+ASK = {"model": "any", "messages": [{"role": "user", "content": "Who?"}]}
+
+
+def client(policy: Policy, key: str = "", **headers: str) -> httpx.AsyncClient:
+    app: Any = make_app(policy, key)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8700/v1", headers=headers)
+
+
+def post(policy: Policy, body: Any, key: str = "", **headers: str) -> httpx.Response:
+    async def run() -> httpx.Response:
+        async with client(policy, key, **headers) as http:
+            if isinstance(body, bytes):
+                return await http.post("/chat/completions", content=body)
+            return await http.post("/chat/completions", json=body)
+
+    return asyncio.run(run())
+
+
+def test_models_and_a_completion() -> None:
+    async def run() -> None:
+        async with client(ScriptedPolicy(lambda messages: "fine")) as http:
+            listed = (await http.get("/models")).json()
+            assert listed["object"] == "list" and listed["data"][0]["id"] == "scripted"
+            done = (await http.post("/chat/completions", json={**ASK, "logprobs": True})).json()
+            assert done["object"] == "chat.completion" and done["choices"][0]["message"]["content"] == "fine"
+            assert done["choices"][0]["finish_reason"] == "stop" and done["usage"]["total_tokens"] == 2
+
+    asyncio.run(run())
+
+
+def test_stream_ends_with_done() -> None:
+    lines = post(ScriptedPolicy(lambda messages: "caf\u00e9"), {**ASK, "stream": True}).text.split("\n\n")
+    assert lines[-1] == "" and lines[-2] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"} and len({c["id"] for c in chunks}) == 1
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas == [{"role": "assistant", "content": "caf\u00e9"}, {}]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
+
+
+def test_what_the_policy_is_asked() -> None:
+    policy = ScriptedPolicy(lambda messages: "fine")
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}]
+    schema = {"type": "object"}
+    asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    assert post(policy, {"messages": messages, "response_format": asked}).status_code == 200
+    assert policy.seen[0] == (Message("system", "s"), Message("user", "ab")) and policy.schemas[0] == schema
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"messages": []}, "messages: expected a list"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, r"messages\[0\]: .* role 'tool'"),
+        ({"messages": [{"role": "user", "content": 3}]}, r"messages\[0\]"),
+        ({"temperature": "hot"}, "temperature: expected a number"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens: expected a number from 1"),
+        ({"seed": True}, "seed"),
+        ({"n": 2}, "n: expected 1, found 2"),
+        ({"stop": ["x"]}, "stop: not supported"),
+        ({"response_format": {"type": "xml"}}, "found 'xml'"),
+        ({"response_format": {"type": "json_schema"}}, "expected a JSON Schema object"),
+    ],
+)
+def test_bad_requests_are_named(change: dict[str, Any], said: str) -> None:
+    done = post(ScriptedPolicy(lambda messages: "fine"), json.dumps({**ASK, **change}).encode())
+    assert done.status_code == 400
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(done.json()["error"]["message"])
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"[" * 100_000, b" " * (4 * 2**20 + 1)])
+def test_bad_bodies_are_refused(body: bytes) -> None:
+    assert post(ScriptedPolicy(lambda messages: "fine"), body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("too_long", 400), ("rate_limit", 429), ("timeout", 504), ("unreachable", 502)]
+)
+def test_policy_errors_keep_their_kind(kind: str, status: int) -> None:
+    done = post(ScriptedPolicy(lambda messages: PolicyError(kind, "why")), ASK)
+    assert done.status_code == status and done.json()["error"]["type"] == kind
+
+
+def test_who_is_let_in() -> None:
+    policy = ScriptedPolicy(lambda messages: "fine")
+    for headers, status in (
+        ({}, 200),
+        ({"host": "localhost:8700"}, 200),
+        ({"host": "[::1]:8700"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1.evil.example"}, 403),
+        ({"origin": "http://localhost:3000"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+    ):
+        assert post(policy, ASK, **headers).status_code == status, headers
+    for given, status in (("Bearer right", 200), ("Bearer wrong", 401), ("right", 401), ("", 401)):
+        assert post(policy, ASK, "right", authorization=given, host="far.example").status_code == status
+
+
+def test_open_addresses_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLEUTH_SERVE_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached from outside: set SLEUTH_SERVE_KEY"):
+        serve(ScriptedPolicy(lambda messages: "fine"), "0.0.0.0")
+
+
+def test_a_client_that_goes_away_cancels_its_request() -> None:
+    cancelled = []
+
+    class Slow(ScriptedPolicy):
+        async def sample(self, *args: Any, **options: Any) -> Completion:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+            raise AssertionError
+
+    async def run() -> None:
+        body = json.dumps(ASK).encode()
+        events: list[Any] = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b""}
+
+        async def receive() -> Any:
+            await asyncio.sleep(0.02)
+            return events.pop(0) if events else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        headers = [(b"host", b"127.0.0.1")]
+        await make_app(Slow(lambda messages: ""))({**scope, "headers": headers, "http_version": "1.1"}, receive, send)
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert cancelled == [True]
+
+
+@pytest.fixture
+def real_server(tmp_path: Path) -> Iterator[Callable[[Policy], str]]:
+    import uvicorn
+
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(policy: Policy) -> str:
+        server = uvicorn.Server(uvicorn.Config(make_app(policy), port=0, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join()
+
+
+def test_the_embedded_policy_over_http(real_server: Callable[[Policy], str], tmp_path: Path) -> None:
+    """Over a real socket the same request gives the same text, ids and log-probabilities as in-process."""
+    policy = EmbeddedPolicy(tiny_model.make(tmp_path), dtype="float32", device="cpu")
+    remote = OpenAIPolicy(real_server(policy), "tiny", token_ids=True)
+    schema = {"type": "object", "properties": {"a": {"enum": ["one", "two", "three"]}}, "required": ["a"]}
+    schema["additionalProperties"] = False
+
+    async def run() -> None:
+        for seed in range(3):
+            sampling = Sampling(1.0, 1.0, 40, seed)
+            here = await policy.sample([Message("user", "hi")], sampling, schema)
+            there = await remote.sample([Message("user", "hi")], sampling, schema)
+            assert (there.text, there.token_ids, there.prompt_ids) == (here.text, here.token_ids, here.prompt_ids)
+            assert there.logprobs == here.logprobs and there.finish == here.finish
+            assert here.policy_version in there.policy_version
+            assert json.loads(there.text)["a"] in ("one", "two", "three")
+        with pytest.raises(PolicyError) as caught:
+            await remote.sample([Message("user", "hi " * 3000)], Sampling())
+        assert caught.value.kind == "too_long"
+        await remote.aclose()
+
+    asyncio.run(run())
+    policy.close()
