@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sleuth.agents import episodes
 from sleuth.agents.context import Context
-from sleuth.agents.graph import build_graph
 from sleuth.agents.records import Budget, Episode, Policy, Sampling
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, Strategy, strategy
@@ -118,6 +117,8 @@ def runner(context: Context, store: Retriever, out: str | Path) -> Run:
 
     Of a task only the question and that filter are handed on. A run that is cancelled leaves its episode in ``out``.
     """
+    from sleuth.agents.graph import build_graph
+
     graph = build_graph(context.strategy)
     contexts: dict[str, Context] = {}
 
