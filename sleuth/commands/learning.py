@@ -37,7 +37,6 @@ def evaluate(
 
     Writes report.md, report.json and every episode. Example: sleuth eval hotpotqa_s --store store --limit 20
     """
-    from sleuth.agents.records import to_json
     from sleuth.eval.run import run
 
     strategies = list(STRATEGIES) if names == "all" else [name.strip() for name in names.split(",")]
@@ -62,7 +61,7 @@ def evaluate(
         )
     if as_json:
         for report in reports:
-            emit(to_json(report))
+            emit(report.to_json())
     else:
         out().print(plain((folder / "report.md").read_text(encoding="utf-8")), soft_wrap=True)
     say(f"reports and episodes in {folder}")
