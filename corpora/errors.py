@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class SleuthError(Exception):
-    """Base of all expected failures; the message names the file, line or field, what was expected and what was found."""
+    """Base of all expected failures; the message names file, line or field, what was expected and what was found."""
 
 
 class InputError(SleuthError):

@@ -1,0 +1,110 @@
+"""A page is a file that holds one document: HTML, Markdown, plain text or PDF; one function each makes the document.
+
+Each takes ``(document id, bytes, source)`` and returns a `Document`, or raises `InputError` with the reason it cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+from collections.abc import Callable, Mapping
+
+from sleuth.corpora.decode import decode
+from sleuth.corpora.errors import InputError
+from sleuth.corpora.records import Document, Scalar
+
+_FRONT_MATTER = re.compile(r"\A---[^\S\n]*\n(.*?)\n(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)", re.DOTALL)
+_FRONT_LINE = re.compile(r"^([A-Za-z][\w-]{0,40}):[^\S\n]+(\S[^\n]*)$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,2}\s+([^\n]+?)\s*#*\s*$", re.MULTILINE)
+_DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
+
+
+def html(doc_id: str, data: bytes, source: str) -> Document:
+    """Main text by trafilatura, one blank line between blocks; title, date, address and language where found."""
+    import trafilatura
+
+    text, encoding = decode(data, html=True)
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    try:
+        found = trafilatura.bare_extraction(text, with_metadata=True, include_comments=False)
+    except Exception as error:  # a parser's own failure on a hostile page must not end the build
+        raise InputError(f"trafilatura could not read the page: {type(error).__name__}: {error}") from error
+    body = (found.text or "").strip() if found is not None else ""
+    if found is None or not body:
+        raise InputError("no main text found in the page")
+    extra = {"author": found.author, "sitename": found.sitename, "encoding": _unusual(encoding)}
+    return Document(
+        id=doc_id, text=re.sub(r"\n+", "\n\n", body), title=(found.title or "").strip(), url=found.url or "",
+        source=source, lang=_declared_language(text) or found.language or "", date=found.date or "",
+        metadata=_present(extra),
+    )  # fmt: skip
+
+
+def _declared_language(page: str) -> str:
+    match = re.search(r"<html[^>]{0,300}?\slang\s*=\s*[\"']?([A-Za-z]{2})\b", page[:4096], re.IGNORECASE)
+    return match[1].lower() if match else ""
+
+
+def markdown(doc_id: str, data: bytes, source: str) -> Document:
+    """The text as it is written; front matter lines ``key: value`` become fields, the first heading the title."""
+    text, encoding = decode(data)
+    fields: dict[str, str] = {}
+    if front := _FRONT_MATTER.match(text):
+        fields = {key.lower(): value.strip().strip("\"'") for key, value in _FRONT_LINE.findall(front[1])}
+        text = text[front.end() :]
+    heading = _HEADING.search(text)
+    known = {key: fields.pop(key, "") for key in ("title", "url", "lang", "date")}
+    extra = {**fields, "encoding": _unusual(encoding)}
+    return Document(
+        id=doc_id, text=text.strip(), title=known["title"] or (heading[1].strip() if heading else ""), url=known["url"],
+        source=source, lang=known["lang"], date=known["date"], metadata=_present(extra),
+    )  # fmt: skip
+
+
+def plain(doc_id: str, data: bytes, source: str) -> Document:
+    text, encoding = decode(data)
+    return Document(id=doc_id, text=text.strip(), source=source, metadata=_present({"encoding": _unusual(encoding)}))
+
+
+def pdf(doc_id: str, data: bytes, source: str) -> Document:
+    """Text layer by pypdf, one blank line between pages; encrypted files and scans without text raise."""
+    import pypdf
+
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    try:
+        reader = pypdf.PdfReader(io.BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise InputError("the PDF is encrypted and needs a password")
+        pages = [page.extract_text().strip() for page in reader.pages]
+    except InputError:
+        raise
+    except Exception as error:  # pypdf raises many kinds on damaged files; each is one rejected document
+        raise InputError(f"pypdf could not read the PDF: {type(error).__name__}: {error}") from error
+    text = "\n\n".join(page for page in pages if page)
+    if not text:
+        raise InputError(f"the PDF has no text layer ({len(pages)} pages): it needs OCR")
+    title = date = ""
+    properties: Mapping[str, object] = {}
+    with contextlib.suppress(Exception):  # damaged metadata is not a reason to lose the text
+        properties = dict(reader.metadata or {})
+        title = str(properties.get("/Title") or "").strip()
+        if stamp := _DATE.match(str(properties.get("/CreationDate") or "")):
+            date = "-".join(part for part in stamp.groups() if part)
+    return Document(id=doc_id, text=text, title=title, source=source, date=date, metadata={"pages": len(pages)})
+
+
+def _unusual(encoding: str) -> str:
+    return "" if encoding == "utf-8" else encoding
+
+
+def _present(fields: Mapping[str, str | None]) -> dict[str, Scalar]:
+    return {key: value for key, value in fields.items() if value}
+
+
+PAGES: dict[str, Callable[[str, bytes, str], Document]] = {
+    ".html": html, ".htm": html, ".xhtml": html, ".md": markdown, ".markdown": markdown,
+    ".txt": plain, ".text": plain, ".rst": plain, ".pdf": pdf,
+}  # fmt: skip
+"""Reader of a file by its extension in lower case."""

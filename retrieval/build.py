@@ -1,0 +1,273 @@
+"""Building reads documents and commits them to a store, a segment at a time; the report accounts for every input.
+
+A build that stops, for whatever reason, leaves the last committed version; run again, it skips what is committed and
+goes on. Running it on more input adds segments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from sleuth.corpora.chunk import passages
+from sleuth.corpora.dedup import Seen, digest
+from sleuth.corpora.errors import InputError, StoreError
+from sleuth.corpora.read import read
+from sleuth.corpora.records import Document, Drop, Passage
+from sleuth.retrieval import layout, segment
+from sleuth.retrieval.bm25 import Postings
+from sleuth.retrieval.embed import Embedder, embedder
+from sleuth.retrieval.layout import Manifest, SegmentEntry
+from sleuth.retrieval.tokens import Analyzer
+
+Progress = Callable[[str, int, int | None], None]
+"""``progress(stage, done, total)``: stages ``read`` (documents), ``embed`` (passages of a segment), ``commit``
+(documents in the store); total is None where it is not known."""
+_PASSAGE_ID = re.compile(r"#\d+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What decides the content of a store."""
+
+    embedder: str = "minilm"
+    """``minilm`` or a sentence-transformers id or folder."""
+    max_words: int = 200
+    """Budget of a passage, fit to the 256 tokens that MiniLM reads."""
+    language: str = "english"
+    """Snowball stemmer for lexical search, or ``none``."""
+    segment_documents: int = 2_000
+    """Documents committed at a time: what an interrupted build can lose is less than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did; ``inputs == indexed + duplicates + rejected``, always."""
+
+    store: str
+    fingerprint: str
+    inputs: int
+    """Documents, and files or rows that did not become one."""
+    indexed: int
+    """Inputs that are in the store now."""
+    added: int
+    """Those of the indexed that this build added; the others were there before."""
+    duplicates: int
+    rejected: int
+    documents: int
+    """In the store, with those of earlier builds."""
+    passages: int
+    seconds: dict[str, float]
+    """Wall-clock per stage: read, dedup, chunk, embed, bm25, write, total."""
+    peak_bytes: int
+    """Largest resident memory of the process so far."""
+    drops: str
+    """JSONL file of the duplicates and the rejected: id, stage, reason."""
+
+
+def build(
+    inputs: Sequence[str | Path] | Iterable[Document],
+    out: str | Path,
+    spec: BuildSpec | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> BuildReport:
+    """Add all ``inputs`` (paths, or documents) to the store at ``out``, making it where there is none.
+
+    Raises `InputError` for a path that does not exist before anything is written, and `StoreError` where ``out`` is
+    something else, is being built, or was built with another spec.
+    """
+    return _Build(Path(out), spec or BuildSpec(), progress or (lambda stage, done, total: None), device).run(inputs)
+
+
+@dataclass(slots=True)
+class _Build:
+    out: Path
+    spec: BuildSpec
+    progress: Progress
+    device: str
+    seen: Seen = field(default_factory=Seen)
+    stored: set[str] = field(default_factory=set)
+    """Ids that were in the store and have not been met among the inputs yet."""
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("read", "kept", "added", "dedup", "rejected"), 0)
+    )
+    seconds: dict[str, float] = field(default_factory=dict)
+    log: TextIO = field(default=sys.stderr, repr=False)
+
+    def run(self, inputs: Sequence[str | Path] | Iterable[Document]) -> BuildReport:
+        started = time.monotonic()
+        documents = self._documents(inputs)
+        model = embedder(self.spec.embedder, self.device)
+        analyzer = Analyzer(self.spec.language)
+        if self.spec.max_words < 1 or self.spec.segment_documents < 1:
+            raise InputError(f"build spec: expected max_words and segment_documents of at least 1, found {self.spec}")
+        manifest = self._manifest(model)
+        if not (self.out / "CURRENT").is_file():
+            layout.create(self.out, manifest)
+        with layout.locked(self.out):
+            manifest = self._resumed(manifest)
+            layout.sweep(self.out)
+            log_path = self.out / "work" / "drops.jsonl"
+            try:
+                with log_path.open("w", encoding="utf-8") as self.log:
+                    new = self._new(documents)
+                    while batch := self._timed_batch(new):
+                        manifest = self._commit(batch, manifest, model, analyzer)
+                return self._report(manifest, log_path, time.monotonic() - started)
+            except OSError as error:
+                raise StoreError(
+                    f"{error.filename or self.out}: {error.strerror or error}; the store is as it was at version "
+                    f"{layout.read_manifest(self.out)[0].version}; run the build again to go on"
+                ) from error
+            finally:
+                for path in (self.out / "work").iterdir():
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+    def _documents(self, inputs: Sequence[str | Path] | Iterable[Document]) -> Iterator[Document]:
+        if isinstance(inputs, str | Path):
+            raise InputError("build: expected a list of paths or documents, found one path")
+        if isinstance(inputs, Sequence) and all(isinstance(item, str | Path) for item in inputs):
+            return read([Path(item) for item in inputs if isinstance(item, str | Path)], self._drop)
+        return map(_as_document, inputs)
+
+    def _manifest(self, model: Embedder) -> Manifest:
+        """Version 0 of a store of this spec."""
+        found = Manifest(0, model.name, model.revision, model.dims, self.spec.max_words, self.spec.language)
+        return replace(found, pipeline=hashlib.sha256(found.encode()).hexdigest()[:16])
+
+    def _resumed(self, fresh: Manifest) -> Manifest:
+        """The committed manifest of a store of the same spec, its documents noted as seen."""
+        current, _ = layout.read_manifest(self.out)
+        if current.pipeline != fresh.pipeline:
+            names = ("embedder", "revision", "dims", "max_words", "language")
+            theirs, ours = ({name: getattr(m, name) for name in names} for m in (current, fresh))
+            raise StoreError(f"{self.out}: built with {theirs}, but this build has {ours}; use another folder")
+        for entry in current.segments:
+            folder = self.out / "segments" / entry.id
+            layout.check_sums(folder, entry.sums)
+            table = segment.Segment.open(folder, current.dims).documents
+            for doc_id, key in zip(table["id"].to_pylist(), table["digest"].to_pylist(), strict=True):
+                self.seen.keep(doc_id, key)
+                self.stored.add(doc_id)
+        return current
+
+    def _new(self, documents: Iterator[Document]) -> Iterator[tuple[Document, bytes, list[Passage]]]:
+        """Documents to be added, with their passages; all others are counted."""
+        while True:
+            with self._timed("read"):
+                document = next(documents, None)
+            if document is None:
+                return
+            self.counts["read"] += 1
+            self.progress("read", self.counts["read"], None)
+            with self._timed("dedup"):
+                key = digest(document)
+                if document.id in self.stored and self.seen.digests[document.id] == key:
+                    self.stored.discard(document.id)
+                    self.counts["kept"] += 1
+                    continue
+                drop = _unusable(document) or self.seen.drop(document, key)
+            if drop is not None:
+                self._drop(drop, read=False)
+                continue
+            with self._timed("chunk"):
+                cut = passages(document, self.spec.max_words)
+            self.seen.keep(document.id, key)
+            yield document, key, cut
+
+    def _timed_batch(
+        self, new: Iterator[tuple[Document, bytes, list[Passage]]]
+    ) -> list[tuple[Document, bytes, list[Passage]]]:
+        return list(islice(new, self.spec.segment_documents))
+
+    def _drop(self, drop: Drop, read: bool = True) -> None:
+        self.counts["read"] += read
+        duplicate = drop.stage == "dedup" and drop.reason.startswith("duplicate of")
+        self.counts["dedup" if duplicate else "rejected"] += 1
+        self.log.write(json.dumps(asdict(drop), ensure_ascii=False) + "\n")
+
+    def _commit(
+        self,
+        batch: list[tuple[Document, bytes, list[Passage]]],
+        manifest: Manifest,
+        model: Embedder,
+        analyzer: Analyzer,
+    ) -> Manifest:
+        """The manifest with one more segment, published."""
+        documents, digests, cut = (list(column) for column in zip(*batch, strict=True))
+        texts = [indexed_text(passage) for passages_ in cut for passage in passages_]
+        with self._timed("embed"):
+            vectors = model.encode(texts, progress=lambda done: self.progress("embed", done, len(texts)))
+        with self._timed("bm25"):
+            postings = Postings.of(texts, analyzer)
+        with self._timed("write"):
+            work = self.out / "work" / "segment"
+            work.mkdir()
+            segment.save(work, documents, digests, cut, vectors, postings)
+            sums = layout.write_sums(work)
+            name = f"{manifest.version + 1:06d}-{sums[:12]}"
+            work.rename(self.out / "segments" / name)
+            layout.sync_folder(self.out / "segments")
+            entry = SegmentEntry(name, sums, len(documents), len(texts), segment.field_types(documents))
+            manifest = replace(manifest, version=manifest.version + 1, segments=(*manifest.segments, entry))
+            layout.publish(self.out, manifest)
+        self.counts["added"] += len(documents)
+        self.progress("commit", manifest.documents, None)
+        return manifest
+
+    def _report(self, manifest: Manifest, log: Path, seconds: float) -> BuildReport:
+        kept, added, duplicates, rejected = (self.counts[name] for name in ("kept", "added", "dedup", "rejected"))
+        drops = self.out / "reports" / f"{manifest.version:06d}.drops.jsonl"
+        log.replace(drops)
+        report = BuildReport(
+            store=str(self.out), fingerprint=layout.read_manifest(self.out)[1], inputs=self.counts["read"],
+            indexed=kept + added, added=added, duplicates=duplicates, rejected=rejected, documents=manifest.documents,
+            passages=manifest.passages, seconds={**self.seconds, "total": seconds},
+            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, drops=str(drops),
+        )  # fmt: skip
+        if report.inputs != report.indexed + report.duplicates + report.rejected:
+            raise AssertionError(f"the report does not add up: {report}")
+        text = json.dumps(asdict(report), indent=1, ensure_ascii=False)
+        (self.out / "reports" / f"{manifest.version:06d}.json").write_text(text + "\n", encoding="utf-8")
+        return report
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+
+def _as_document(item: object) -> Document:
+    if not isinstance(item, Document):
+        raise InputError(f"build: expected documents, or paths alone, found {type(item).__name__}")
+    return item
+
+
+def indexed_text(passage: Passage) -> str:
+    """What both indexes see of a passage: title and text."""
+    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+
+
+def _unusable(document: Document) -> Drop | None:
+    if not document.id or not document.text.strip():
+        return Drop(document.id, "read", "expected an id and a text that are not empty")
+    if _PASSAGE_ID.search(document.id):
+        return Drop(
+            document.id, "chunk", "the id ends in #<number>, which names passages of longer documents; rename it"
+        )
+    return None

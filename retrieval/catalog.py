@@ -1,0 +1,165 @@
+"""The catalog answers SQL over a store's documents and passages, and turns a filter into the rows it allows.
+
+DuckDB reads the store's Arrow tables in place. After the two views are made it can reach no file, no network, no Python
+variable and no setting any more, and one SELECT is all that is run: a stranger's query can only read these views.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.records import Scalar
+from sleuth.retrieval.records import Filter
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+COLUMNS = ("id", "title", "url", "source", "lang", "date")
+OPERATORS = {"=": "=", "==": "=", "!=": "IS DISTINCT FROM", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+SQL_TYPES = {"bool": "BOOLEAN", "int": "BIGINT", "float": "DOUBLE", "str": "VARCHAR"}
+MAX_MASKS = 256
+"""Filters whose rows are remembered, one byte a document each."""
+MEMORY = "2GB"
+
+
+class Catalog:
+    """Views ``documents`` (id, title, url, source, lang, date, metadata fields, text) and ``passages``."""
+
+    def __init__(self, tables: Callable[[], tuple[pa.Table, pa.Table]], fields: Mapping[str, str]) -> None:
+        self._tables = tables
+        self.fields = _columns(fields)
+        """Column name -> (key in the metadata, type)."""
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._lock = threading.Lock()
+        self._masks: dict[str, np.ndarray] = {}
+
+    def sql(self, query: str, limit: int = 1000, seconds: float = 60.0) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and at most ``limit`` rows of one SELECT; raises `InputError` with DuckDB's own words."""
+        import duckdb
+
+        with self._lock:
+            connection = self._open()
+            try:
+                statements = connection.extract_statements(query)
+                if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                    kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+                    raise InputError(f"expected one SELECT, found {kinds}: a datastore is read-only")
+                timer = threading.Timer(seconds, connection.interrupt)
+                timer.start()
+                try:
+                    found = connection.execute(statements[0])
+                    return [column[0] for column in found.description or ()], found.fetchmany(max(0, limit))
+                finally:
+                    timer.cancel()
+            except duckdb.InterruptException as error:
+                raise InputError(f"the query was stopped after {seconds:g} s") from error
+            except duckdb.Error as error:
+                raise InputError(f"{error} (views: documents, passages)") from error
+
+    def mask(self, where: Filter) -> np.ndarray:
+        """(documents,) bool: which documents a filter allows, in store order; raises `ConfigError`."""
+        import duckdb
+
+        condition, values = self._condition(where)
+        key = repr((condition, values))
+        with self._lock:
+            if key not in self._masks:
+                if len(self._masks) >= MAX_MASKS:
+                    self._masks.pop(next(iter(self._masks)))
+                statement = f"SELECT coalesce({condition}, false) AS ok FROM documents ORDER BY _row"
+                try:
+                    self._masks[key] = self._open().execute(statement, values).fetchnumpy()["ok"].astype(bool)
+                except duckdb.Error as error:
+                    raise ConfigError(f"filter {dict(where)!r} does not fit the fields' types: {error}") from error
+            return self._masks[key]
+
+    def _condition(self, where: Filter) -> tuple[str, list[Scalar]]:
+        parts, values = ["true"], []
+        for field, wanted in where.items():
+            if field not in COLUMNS and field not in self.fields:
+                known = ", ".join([*COLUMNS, *self.fields])
+                raise ConfigError(f"filter: unknown field {field!r}; known fields: {known}")
+            for operator, value in _comparisons(field, wanted):
+                name = '"' + field.replace('"', '""') + '"'
+                if isinstance(value, list):
+                    parts.append(f"({name} IN ({', '.join('?' * len(value)) or 'NULL'}))")
+                    values.extend(value)
+                elif value is None:
+                    parts.append(f"({name} IS {'NOT ' if operator == '!=' else ''}NULL)")
+                else:
+                    parts.append(f"({name} {OPERATORS[operator]} ?)")
+                    values.append(value)
+        return " AND ".join(parts), values
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            import duckdb
+
+            connection = duckdb.connect(
+                ":memory:", config={"memory_limit": MEMORY, "threads": "2", "temp_directory": ""}
+            )
+            documents, passages = self._tables()
+            connection.register("_documents", documents)
+            connection.register("_passages", passages)
+            extra = "".join(f", {_extract(key, kind)} AS {_quoted(name)}" for name, (key, kind) in self.fields.items())
+            connection.execute(
+                f"CREATE VIEW documents AS SELECT {', '.join(COLUMNS)}{extra}, text, metadata, _row FROM _documents"
+            )
+            connection.execute(
+                'CREATE VIEW passages AS SELECT p.id, d.id AS doc_id, d.title, p.start, p."end", '
+                'substring(d.text, p.start + 1, p."end" - p.start) AS text '
+                "FROM _passages p JOIN _documents d ON p._document = d._row"
+            )
+            for setting in (
+                "python_enable_replacements = false",
+                "autoinstall_known_extensions = false",
+                "autoload_known_extensions = false",
+                "enable_external_access = false",
+                "lock_configuration = true",
+            ):
+                connection.execute(f"SET {setting}")
+            self._connection = connection
+        return self._connection
+
+
+def _columns(fields: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Column names for metadata keys: the key itself unless SQL, which ignores case, has that name already."""
+    taken = {*COLUMNS, "text", "metadata", "_row"}
+    named: dict[str, tuple[str, str]] = {}
+    for key, kind in fields.items():
+        name = key or "metadata."
+        while name.lower() in taken:
+            name = f"metadata.{name}"
+        taken.add(name.lower())
+        named[name] = (key, kind)
+    return named
+
+
+def _comparisons(field: str, wanted: Any) -> Sequence[tuple[str, Any]]:
+    if isinstance(wanted, Mapping):
+        for operator, value in wanted.items():
+            if operator not in OPERATORS or isinstance(value, list | tuple | Mapping):
+                known = " ".join(OPERATORS)
+                raise ConfigError(
+                    f"filter on {field!r}: expected an operator of {known} with a value, found {operator!r}"
+                )
+        return list(wanted.items())
+    if isinstance(wanted, Sequence | set | frozenset) and not isinstance(wanted, str):
+        return [("in", list(wanted))]
+    return [("=", wanted)]
+
+
+def _extract(key: str, kind: str) -> str:
+    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+    path = "'" + pointer.replace("'", "''") + "'"
+    return f"TRY_CAST(json_extract_string(metadata, {path}) AS {SQL_TYPES[kind]})"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,224 @@
+"""A store on disk: immutable segments under one atomically renamed pointer, every byte under a checksum.
+
+    CURRENT                    version and SHA-256 of its manifest
+    manifests/000012.json      pipeline, embedder and segments; the last two versions are kept
+    segments/<n>-<hash>/       data files, and SUMS (written last) with the size and XXH3-128 of each
+    reports/000012.*           what each build did and dropped
+    work/  LOCK                a build in progress; one builder at a time
+
+The chain CURRENT -> manifest -> SUMS -> files means that a reader sees one committed version, whole, or an error that
+names the file. XXH3 finds damage at the speed of memory; it is no defence against a forger, and no file of a store is
+ever executed or unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sleuth.corpora.errors import StoreError
+
+FORMAT = 1
+"""Version of this layout; a store of another one is refused."""
+KEPT_MANIFESTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """One segment as the manifest names it."""
+
+    id: str
+    sums: str
+    """SHA-256 of the segment's SUMS file."""
+    documents: int
+    passages: int
+    fields: dict[str, str]
+    """Metadata fields and their types: ``bool``, ``int``, ``float``, ``str``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One committed version of a store. Holds no times: the same build gives the same bytes."""
+
+    version: int
+    embedder: str
+    revision: str
+    dims: int
+    max_words: int
+    language: str
+    segments: tuple[SegmentEntry, ...] = ()
+    format: int = FORMAT
+    pipeline: str = field(default="")
+    """Hash over all that decides what a document becomes; equal pipelines can share a store."""
+
+    def encode(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def documents(self) -> int:
+        return sum(segment.documents for segment in self.segments)
+
+    @property
+    def passages(self) -> int:
+        return sum(segment.passages for segment in self.segments)
+
+
+def read_manifest(store: Path) -> tuple[Manifest, str]:
+    """The committed manifest and its SHA-256, the store's fingerprint; raises `StoreError`."""
+    pointer = store / "CURRENT"
+    if not store.is_dir():
+        raise StoreError(f"{store}: no datastore here; expected a folder made by a build")
+    try:
+        version, expected = json.loads(pointer.read_bytes())
+        path = store / "manifests" / f"{int(version):06d}.json"
+    except FileNotFoundError:
+        raise StoreError(f"{store}: not a datastore; expected a file CURRENT in it") from None
+    except (ValueError, TypeError, OSError) as error:
+        raise StoreError(f"{pointer}: expected [version, sha256], found something else: {error}") from error
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: {pointer} names it, but it cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise StoreError(f"{path}: damaged; expected sha256 {expected}, found {found}")
+    return _decode(path, data), found
+
+
+def _decode(path: Path, data: bytes) -> Manifest:
+    try:
+        values: dict[str, Any] = json.loads(data)
+        if values.get("format") != FORMAT:
+            raise StoreError(f"{path}: expected store format {FORMAT}, found {values.get('format')!r}; build it anew")
+        segments = tuple(SegmentEntry(**entry) for entry in values.pop("segments"))
+        return Manifest(**values, segments=segments)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"{path}: expected a manifest of format {FORMAT}, found something else: {error}") from error
+
+
+def publish(store: Path, manifest: Manifest) -> None:
+    """Make ``manifest`` the committed version: files and folders are synced before the pointer is renamed."""
+    data = manifest.encode()
+    _replace(store / "manifests" / f"{manifest.version:06d}.json", data)
+    pointer = json.dumps([manifest.version, hashlib.sha256(data).hexdigest()]).encode()
+    _replace(store / "CURRENT", pointer)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_sums(folder: Path) -> str:
+    """Sync every file of a segment, write SUMS over them, and return its SHA-256."""
+    sums = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        sums[path.name] = [path.stat().st_size, checksum(path)]
+    data = (json.dumps(sums, indent=1, sort_keys=True) + "\n").encode()
+    _replace(folder / "SUMS", data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_sums(folder: Path, expected: str, contents: bool = True) -> None:
+    """Raise `StoreError` naming the file that is missing or damaged; ``contents=False`` compares sizes alone."""
+    path = folder / "SUMS"
+    try:
+        data = path.read_bytes()
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise StoreError(f"{path}: damaged; expected sha256 {expected}, found {found}")
+        for name, (size, wanted) in json.loads(data).items():
+            path = folder / name
+            if (actual := path.stat().st_size) != size:
+                raise StoreError(f"{path}: damaged; expected {size} bytes, found {actual}")
+            if contents and (actual_sum := checksum(path)) != wanted:
+                raise StoreError(f"{path}: damaged; expected xxh3 {wanted}, found {actual_sum}")
+    except OSError as error:
+        raise StoreError(f"{path}: the manifest names it, but it cannot be read: {error.strerror}") from error
+
+
+def checksum(path: Path) -> str:
+    import mmap
+
+    import xxhash
+
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return xxhash.xxh3_128_hexdigest(b"")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return xxhash.xxh3_128_hexdigest(data)
+
+
+def create(store: Path, manifest: Manifest) -> None:
+    """An empty store of version 0, there whole or not at all; raises `StoreError` where something else stands."""
+    if store.exists() and (not store.is_dir() or any(store.iterdir())):
+        raise StoreError(
+            f"{store}: expected a datastore, an empty folder or nothing, found something else; left as it is"
+        )
+    store.parent.mkdir(parents=True, exist_ok=True)
+    temporary = store.parent / f".{store.name}.{os.getpid()}.tmp"
+    try:
+        for name in ("manifests", "segments", "reports", "work"):
+            (temporary / name).mkdir(parents=True)
+        (temporary / "LOCK").touch()
+        publish(temporary, manifest)
+        temporary.replace(store)
+        sync_folder(store.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Hold the store against other builders; the system lets go when the process ends, however it ends."""
+    path = store / "LOCK"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise StoreError(f"{path}: another build (process {file.read().strip() or 'unknown'}) holds it") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def sweep(store: Path) -> None:
+    """Remove what no kept manifest names: unfinished work, orphaned segments, older manifests. Under the lock only."""
+    current, _ = read_manifest(store)
+    kept = {f"{version:06d}.json" for version in range(current.version - KEPT_MANIFESTS + 1, current.version + 1)}
+    named = {entry.id for entry in current.segments}
+    for path in sorted((store / "manifests").iterdir()):
+        if path.name not in kept:
+            path.unlink()
+        elif path.name != f"{current.version:06d}.json":
+            with contextlib.suppress(StoreError, OSError):
+                named |= {entry.id for entry in _decode(path, path.read_bytes()).segments}
+    for folder in ("segments", "work"):
+        for path in (store / folder).iterdir():
+            if folder == "work" or path.name not in named:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,144 @@
+"""A segment is an immutable part of a store: some documents, their passages, vectors and postings.
+
+Documents and passages are Arrow files read through a memory map, so that a passage is fetched without reading others;
+text is held once, in the document, and a passage is a span of its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sleuth.corpora.errors import StoreError
+from sleuth.corpora.records import Document, Passage, Scalar
+from sleuth.retrieval.bm25 import Postings, load_array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DOCUMENTS, PASSAGES, VECTORS = "documents.arrow", "passages.arrow", "vectors.npy"
+TEXT_COLUMNS = ("id", "text", "title", "url", "source", "lang", "date")
+
+
+def _schemas() -> tuple[pa.Schema, pa.Schema]:
+    import pyarrow as pa
+
+    documents = [(name, pa.large_string()) for name in TEXT_COLUMNS]
+    spans = [("document", pa.int32()), *((name, pa.int64()) for name in ("start", "end", "byte_start", "byte_end"))]
+    return (
+        pa.schema([*documents, ("metadata", pa.large_string()), ("digest", pa.binary(16))]),
+        pa.schema([("id", pa.large_string()), *spans]),
+    )
+
+
+def save(
+    folder: Path,
+    documents: Sequence[Document],
+    digests: Sequence[bytes],
+    passages: Sequence[Sequence[Passage]],
+    vectors: np.ndarray,
+    postings: Postings,
+) -> None:
+    """Write the data files of a segment; ``passages`` per document, ``vectors`` (N, D) in the order of all passages."""
+    import pyarrow as pa
+
+    document_schema, passage_schema = _schemas()
+    columns: dict[str, list[object]] = {name: [getattr(d, name) for d in documents] for name in TEXT_COLUMNS}
+    columns["metadata"] = [json.dumps(dict(d.metadata), ensure_ascii=False, sort_keys=True) for d in documents]
+    columns["digest"] = list(digests)
+    _write(folder / DOCUMENTS, pa.table(columns, document_schema))
+    rows = [row for n, d in enumerate(documents) for row in _spans(n, d.text, passages[n])]
+    _write(folder / PASSAGES, pa.Table.from_pylist(rows, passage_schema))
+    np.save(folder / VECTORS, vectors.astype(np.float16), allow_pickle=False)
+    postings.save(folder)
+
+
+def _spans(number: int, text: str, passages: Sequence[Passage]) -> list[dict[str, object]]:
+    """Rows of the passage table: character spans and the same in UTF-8 bytes."""
+    rows: list[dict[str, object]] = []
+    at = bytes_at = 0
+    for p in passages:
+        byte_start = bytes_at + len(text[at : p.start].encode())
+        at, bytes_at = p.end, byte_start + len(p.text.encode())
+        rows.append({"id": p.id, "document": number, "start": p.start, "end": p.end,
+                     "byte_start": byte_start, "byte_end": bytes_at})  # fmt: skip
+    return rows
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    import pyarrow as pa
+
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment opened for reading: nothing is copied into memory."""
+
+    folder: Path
+    documents: pa.Table
+    passages: pa.Table
+    vectors: np.ndarray
+    """(N, D) float16, unit length, one row a passage."""
+    postings: Postings
+
+    @classmethod
+    def open(cls, folder: Path, dims: int) -> Segment:
+        """Raises `StoreError` where the files are not what this format holds."""
+        import pyarrow as pa
+
+        try:
+            tables = []
+            for name, schema in zip((DOCUMENTS, PASSAGES), _schemas(), strict=True):
+                with pa.memory_map(str(folder / name)) as source:
+                    table = pa.ipc.open_file(source).read_all()
+                if table.schema != schema:
+                    raise ValueError(f"{name}: expected columns {schema.names}, found {table.schema.names}")
+                tables.append(table)
+            vectors = load_array(folder / VECTORS)
+            if vectors.shape != (len(tables[1]), dims) or vectors.dtype != np.float16:
+                found = f"{vectors.dtype} {vectors.shape}"
+                raise ValueError(f"{VECTORS}: expected float16 {(len(tables[1]), dims)}, found {found}")
+            return cls(folder, *tables, vectors, Postings.load(folder))
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise StoreError(f"{folder}: not a segment of this format: {error}") from error
+
+    def document(self, row: int) -> Document:
+        values = {name: self.documents[name][row].as_py() for name in TEXT_COLUMNS}
+        return Document(**values, metadata=json.loads(self.documents["metadata"][row].as_py()))
+
+    def passage(self, row: int) -> tuple[Passage, Mapping[str, str]]:
+        """The passage of a row, and url, source and date of its document."""
+        span = {name: self.passages[name][row].as_py() for name in self.passages.column_names}
+        d = span["document"]
+        buffer = self.documents["text"][d].as_buffer()
+        text = buffer[span["byte_start"] : span["byte_end"]].to_pybytes().decode()
+        doc_id, title = (self.documents[name][d].as_py() for name in ("id", "title"))
+        shown = {name: self.documents[name][d].as_py() for name in ("url", "source", "date")}
+        return Passage(span["id"], doc_id, span["start"], span["end"], title, text), shown
+
+
+def field_types(documents: Sequence[Document]) -> dict[str, str]:
+    """Type of each metadata field over ``documents``: the narrowest that holds all its values."""
+    kinds: dict[str, set[str]] = {}
+    for document in documents:
+        for name, value in document.metadata.items():
+            kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
+    return {name: merged_type(found) for name, found in sorted(kinds.items())}
+
+
+def _kind(value: Scalar) -> str:
+    return type(value).__name__
+
+
+def merged_type(kinds: set[str]) -> str:
+    """The narrowest type for values of all ``kinds``; ``str`` holds anything, and nothing."""
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "float" if kinds == {"int", "float"} else "str"

@@ -1,0 +1,273 @@
+"""A datastore is a folder of passages that can be searched, fetched by id, filtered and asked in SQL.
+
+Opening reads one committed version and checks every byte of it against its checksum (XXH3, at the speed of memory)
+before anything is answered. Models and indexes are loaded on the first query that needs them. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.records import Document, Passage
+from sleuth.retrieval.bm25 import BM25
+from sleuth.retrieval.catalog import Catalog
+from sleuth.retrieval.embed import QUERY_CHARS, Embedder, embedder
+from sleuth.retrieval.fuse import reciprocal_rank
+from sleuth.retrieval.layout import Manifest, check_sums, read_manifest
+from sleuth.retrieval.records import Filter, Hit, Retriever
+from sleuth.retrieval.segment import Segment, merged_type
+from sleuth.retrieval.tokens import WORD, Analyzer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Mode = Literal["hybrid", "bm25", "dense"]
+FUSION_DEPTH = 100
+"""Hits of each ranking that fusion sees, or k where that is more."""
+
+
+class Datastore:
+    """One committed version of a store, opened for reading; safe to share between threads."""
+
+    def __init__(
+        self, path: Path, manifest: Manifest, fingerprint: str, segments: Sequence[Segment], device: str
+    ) -> None:
+        self.path, self.manifest, self.fingerprint, self.device = path, manifest, fingerprint, device
+        self._segments = segments
+        self._offsets = np.cumsum([0, *(len(segment.passages) for segment in segments)])
+        self._first_documents = np.cumsum([0, *(len(segment.documents) for segment in segments)])
+        kinds: dict[str, set[str]] = {}
+        for entry in manifest.segments:
+            for name, kind in entry.fields.items():
+                kinds.setdefault(name, set()).add(kind)
+        self._catalog = Catalog(self._tables, {name: merged_type(found) for name, found in sorted(kinds.items())})
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str | Path, device: str = "cpu", verify: bool = True) -> Datastore:
+        """The committed version at ``path``; raises `StoreError` naming the file that is missing, damaged or of another
+        format. ``verify=False`` compares file sizes alone."""
+        for attempt in range(3):  # a build may publish twice while we look, and then sweep what we saw
+            manifest, fingerprint = read_manifest(Path(path))
+            try:
+                segments = []
+                for entry in manifest.segments:
+                    folder = Path(path) / "segments" / entry.id
+                    check_sums(folder, entry.sums, contents=verify)
+                    segments.append(Segment.open(folder, manifest.dims))
+                return cls(Path(path), manifest, fingerprint, segments, device)
+            except StoreError:
+                if attempt == 2 or read_manifest(Path(path))[1] == fingerprint:
+                    raise
+        raise AssertionError("unreachable")
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        return int(self._offsets[-1])
+
+    def search(
+        self, queries: Sequence[str], k: int, where: Filter | None = None, mode: Mode = "hybrid"
+    ) -> list[list[Hit]]:
+        """At most ``k`` hits a query, best first, ties by passage id.
+
+        ``hybrid`` fuses the best `FUSION_DEPTH` of BM25 and of the embedder by reciprocal rank. A query without a word
+        finds nothing; of a longer one the first `QUERY_CHARS` characters are used. The filter holds before ranking, so
+        k hits come back where k documents satisfy it. Raises `InputError` for k below 1, `ConfigError` for a filter on
+        an unknown field, `StoreError` where the installed embedder is not the one the store was built with.
+        """
+        if isinstance(queries, str):
+            raise InputError("queries: expected a list of strings, found one string")
+        if not isinstance(k, int) or k < 1:
+            raise InputError(f"k: expected an integer of at least 1, found {k!r}")
+        if mode not in get_args(Mode):
+            raise ConfigError(f"unknown search mode {mode!r}; known: {', '.join(get_args(Mode))}")
+        allowed = self._allowed(where) if where else None
+        texts = [query[:QUERY_CHARS] for query in queries]
+        worded = [text for text in texts if len(self) and WORD.search(text)]
+        vectors = dict(zip(worded, self._encode(worded), strict=True)) if mode != "bm25" and worded else {}
+        answers: dict[str, list[Hit]] = {}
+        for text in worded:
+            if text not in answers:
+                answers[text] = self._search(text, vectors.get(text), k, allowed, mode)
+        return [list(answers.get(text, [])) for text in texts]
+
+    def _search(
+        self, query: str, vector: np.ndarray | None, k: int, allowed: np.ndarray | None, mode: Mode
+    ) -> list[Hit]:
+        depth = max(k, FUSION_DEPTH) if mode == "hybrid" else k
+        rankings = []
+        if mode != "dense":
+            rankings.append(self._lexical(query, depth, allowed))
+        if vector is not None:
+            rankings.append(self._dense(vector, depth, allowed))
+        ranked = rankings[0] if len(rankings) == 1 else reciprocal_rank([[r for r, _ in rows] for rows in rankings])
+        hits = []
+        for rank, (row, score) in enumerate(self._ordered(ranked)[:k], start=1):
+            passage, shown = self._passage(row)
+            hits.append(Hit(passage, score, rank, mode, **shown))
+        return hits
+
+    def _lexical(self, query: str, depth: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
+        scores = self._bm25.scores(query)
+        if allowed is not None:
+            scores[~allowed] = 0
+        found = np.flatnonzero(scores)
+        if len(found) > depth:
+            least = np.partition(scores[found], -depth)[-depth]
+            found = found[scores[found] >= least]  # keeps all that tie for the last place: the id decides
+        return self._ordered([(int(row), float(scores[row])) for row in found])[:depth]
+
+    def _dense(self, vector: np.ndarray, depth: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
+        import faiss
+
+        parameters: Any = None
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))  # type: ignore[call-arg,arg-type]
+        depth = min(depth, len(self) if allowed is None else int(allowed.sum()))
+        if depth == 0:
+            return []
+        scores, rows = self._vectors.search(vector[None], depth, params=parameters)
+        pairs = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
+        return self._ordered([(row, score) for row, score in pairs if row >= 0])
+
+    def _ordered(self, ranked: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+        """By score, equal scores by passage id."""
+        ordered = sorted(ranked, key=lambda pair: -pair[1])
+        ties = {score for (_, score), (_, following) in pairwise(ordered) if score == following}
+        return sorted(ordered, key=lambda pair: (-pair[1], self._id(pair[0]) if pair[1] in ties else ""))
+
+    def retriever(self, mode: Mode = "hybrid") -> Retriever:
+        """This store behind the `Retriever` contract with a fixed mode."""
+        if mode not in get_args(Mode):
+            raise ConfigError(f"unknown search mode {mode!r}; known: {', '.join(get_args(Mode))}")
+        return ModeRetriever(self, mode)
+
+    def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
+        """Passages by id, in order; raises ``KeyError`` naming the ids that are not there."""
+        if missing := [id_ for id_ in passage_ids if id_ not in self._passage_rows]:
+            raise KeyError(f"no such passages in {self.path}: {', '.join(missing[:10])}")
+        return [self._passage(self._passage_rows[id_])[0] for id_ in passage_ids]
+
+    def document(self, doc_id: str) -> Document:
+        """A whole document by id; raises ``KeyError``."""
+        if doc_id not in self._document_rows:
+            raise KeyError(f"no such document in {self.path}: {doc_id}")
+        row = self._document_rows[doc_id]
+        n = int(np.searchsorted(self._first_documents, row, "right")) - 1
+        return self._segments[n].document(row - int(self._first_documents[n]))
+
+    def sql(self, query: str, limit: int = 1000) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Columns and at most ``limit`` rows of one SELECT over the views ``documents`` and ``passages``."""
+        return self._catalog.sql(query, limit)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Metadata fields that filters and SQL know, with their types."""
+        return {name: kind for name, (_, kind) in self._catalog.fields.items()}
+
+    def _place(self, row: int) -> tuple[Segment, int]:
+        n = int(np.searchsorted(self._offsets, row, "right")) - 1
+        return self._segments[n], row - int(self._offsets[n])
+
+    def _passage(self, row: int) -> tuple[Passage, Mapping[str, str]]:
+        segment, at = self._place(row)
+        return segment.passage(at)
+
+    def _id(self, row: int) -> str:
+        segment, at = self._place(row)
+        return segment.passages["id"][at].as_py()
+
+    def _encode(self, queries: Sequence[str]) -> np.ndarray:
+        with self._lock:
+            return self._embedder.encode_queries(queries)
+
+    def _allowed(self, where: Filter) -> np.ndarray:
+        """(passages,) bool."""
+        mask = self._catalog.mask(where)
+        rows = [segment.passages["document"].to_numpy() + first
+                for segment, first in zip(self._segments, self._first_documents, strict=False)]  # fmt: skip
+        return mask[np.concatenate(rows)] if rows else np.zeros(0, bool)
+
+    def _tables(self) -> tuple[pa.Table, pa.Table]:
+        """Documents and passages of all segments, numbered through, for the catalog."""
+        import pyarrow as pa
+
+        from sleuth.retrieval.segment import _schemas
+
+        schemas = _schemas()
+        documents = pa.concat_tables([schemas[0].empty_table(), *(s.documents for s in self._segments)])
+        passages = pa.concat_tables([schemas[1].empty_table(), *(s.passages for s in self._segments)])
+        rows = [np.zeros(0, "i8"), *(segment.passages["document"].to_numpy() + first
+                for segment, first in zip(self._segments, self._first_documents, strict=False))]  # fmt: skip
+        documents = documents.append_column("_row", pa.array(np.arange(len(documents))))
+        return documents, passages.append_column("_document", pa.array(np.concatenate(rows)))
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        found = embedder(self.manifest.embedder, self.device)
+        if (found.revision, found.dims) != (self.manifest.revision, self.manifest.dims):
+            raise StoreError(
+                f"{self.path}: built with embedder {self.manifest.embedder!r} revision {self.manifest.revision} "
+                f"({self.manifest.dims} dims), found revision {found.revision} ({found.dims} dims); build it anew"
+            )
+        return found
+
+    @cached_property
+    def _bm25(self) -> BM25:
+        return BM25([segment.postings for segment in self._segments], Analyzer(self.manifest.language))
+
+    @cached_property
+    def _vectors(self) -> Any:
+        """Exact index over the checksummed vectors, in half precision; made here, so no index file is ever read.
+
+        The scalar quantiser scores each query by itself, so a query's scores do not depend on its batch.
+        """
+        import faiss
+
+        with self._lock:
+            half = faiss.ScalarQuantizer.QT_fp16
+            index = faiss.IndexScalarQuantizer(self.manifest.dims, half, faiss.METRIC_INNER_PRODUCT)
+            for segment in self._segments:
+                for start in range(0, len(segment.vectors), 65_536):
+                    index.add(segment.vectors[start : start + 65_536].astype(np.float32))
+            return index
+
+    @cached_property
+    def _passage_rows(self) -> dict[str, int]:
+        return _numbered([segment.passages for segment in self._segments])
+
+    @cached_property
+    def _document_rows(self) -> dict[str, int]:
+        return _numbered([segment.documents for segment in self._segments])
+
+
+def _numbered(tables: Sequence[pa.Table]) -> dict[str, int]:
+    return {id_: row for row, id_ in enumerate(id_ for table in tables for id_ in table["id"].to_pylist())}
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRetriever:
+    """A datastore searched in one mode."""
+
+    store: Datastore
+    mode: Mode
+
+    @property
+    def fingerprint(self) -> str:
+        return self.store.fingerprint
+
+    def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
+        return self.store.search(queries, k, where, self.mode)
+
+    def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
+        return self.store.fetch(passage_ids)
