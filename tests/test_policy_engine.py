@@ -167,6 +167,27 @@ def test_limits(exact: EmbeddedPolicy) -> None:
     with pytest.raises(PolicyError, match=r"prompt has \d{4,} tokens, the model's context is 1024") as caught:
         asyncio.run(exact.sample([Message("user", "who? " * 2000)], Sampling()))
     assert caught.value.kind == "too_long"
+    with pytest.raises(PolicyError, match="max_tokens: expected at least 1, found 0"):
+        asyncio.run(exact.sample(ask(0), Sampling(max_tokens=0)))
+
+
+def test_a_long_request_among_short_ones_grows_the_store(tmp_path: Path) -> None:
+    """Growing moves what the others have written, and no leftover of an earlier sequence shows through."""
+
+    async def run() -> None:
+        folder = tiny_model.make(tmp_path, max_position_embeddings=4096)
+        policy = EmbeddedPolicy(folder, dtype="float32", device="cpu", max_batch=4)
+        want = [await draw(policy, index, limit=200) for index in (2, 5, 8)]
+        small = policy.ragged.capacity
+        tasks = [asyncio.create_task(draw(policy, index, limit=200)) for index in (2, 5, 8)]
+        while len(policy._rows) < 3:
+            await asyncio.sleep(0.001)
+        await policy.sample([Message("user", "who? " * 400)], Sampling(max_tokens=5))
+        assert policy.ragged.capacity > small
+        assert all(map(same, want, await asyncio.gather(*tasks)))
+        await policy.aclose()
+
+    asyncio.run(run())
 
 
 def test_cancelled_requests_leave_the_batch(exact: EmbeddedPolicy) -> None:

@@ -142,6 +142,8 @@ class EmbeddedPolicy:
         schema: JsonSchema | None,
         loop: asyncio.AbstractEventLoop,
     ) -> Row:
+        if sampling.max_tokens < 1:
+            raise PolicyError("bad_request", f"max_tokens: expected at least 1, found {sampling.max_tokens}")
         self.load()
         prompt = models.render(self.tokenizer, messages)
         if len(prompt) >= self.context:
@@ -188,7 +190,7 @@ class EmbeddedPolicy:
             elif finish := self._ended(row):
                 self._finish(row, finish)
         longest = max((len(row.prompt) + row.sampling.max_tokens for row in self._rows), default=0)
-        self.ragged.reserve(min(longest, self.context))
+        self.ragged.reserve(min(longest, self.context), [row.slot for row in self._rows])
         plan = self._plan()
         if not plan:
             return

@@ -62,16 +62,20 @@ class Ragged:
         """Per layer keys and values, (slots, 2, key-value heads, capacity, head size)."""
         self._causal = torch.empty(0)
 
-    def reserve(self, length: int) -> None:
-        """Make room for sequences of ``length`` tokens; what is stored stays."""
+    def reserve(self, length: int, live: Sequence[int]) -> None:
+        """Make room for sequences of ``length`` tokens; what the ``live`` slots hold stays.
+
+        Memory is not cleared, so that what no sequence has reached costs nothing; only what was written is ever read.
+        """
         import torch
 
         if length <= self.capacity:
             return
         self.capacity = -(-max(length, 2 * self.capacity) // 512) * 512
         for index, old in self.layers.items():
-            new = old.new_zeros((*old.shape[:3], self.capacity, old.shape[4]))
-            new[:, :, :, : old.shape[3]] = old
+            new = old.new_empty((*old.shape[:3], self.capacity, old.shape[4]))
+            for slot in live:
+                new[slot, :, :, : old.shape[3]] = old[slot]
             self.layers[index] = new
         wide = torch.full((BLOCK, self.capacity + BLOCK), float("-inf"), dtype=self.dtype, device=self.device)
         self._causal = torch.triu(wide, diagonal=self.capacity + 1)
@@ -139,10 +143,16 @@ def block_keys(tokens: Sequence[int]) -> list[bytes]:
 
 
 class _Plan:
-    """What every layer of one forward pass needs to know; masks are made once and shared by the layers."""
+    """What every layer of one forward pass needs to know; indices and masks are made once and shared by the layers."""
 
     def __init__(self, ragged: Ragged, segments: Sequence[Segment]) -> None:
+        import torch
+
         self.ragged, self.segments = ragged, segments
+        self.slots = torch.tensor([s.slot for s in segments for _ in s.tokens], device=ragged.device)
+        self.positions = torch.tensor(
+            [s.start + i for s in segments for i in range(len(s.tokens))], device=ragged.device
+        )
         self.masks: dict[int, torch.Tensor] = {}
 
     def mask(self, index: int, repeats: int) -> torch.Tensor:
@@ -151,11 +161,15 @@ class _Plan:
             self.masks[index] = self.ragged.causal(segment.start, len(segment.tokens), repeats)
         return self.masks[index]
 
-    def store(self, layer: int, key: torch.Tensor) -> torch.Tensor:
+    def store(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Write the new keys and values and return the layer's store."""
         store = self.ragged.layers.get(layer)
         if store is None:
             shape = (self.ragged.num_slots, 2, key.shape[1], self.ragged.capacity, key.shape[3])
-            store = self.ragged.layers[layer] = key.new_zeros(shape)
+            store = self.ragged.layers[layer] = key.new_empty(shape)
+        count = len(self.slots)
+        store[:, 0][self.slots, :, self.positions] = key[0, :, :count].transpose(0, 1)
+        store[:, 1][self.slots, :, self.positions] = value[0, :, :count].transpose(0, 1)
         return store
 
 
@@ -166,33 +180,30 @@ def _attend(
 
     The heads of a group share keys and values, so they are stacked as extra queries of one attention over the kv heads.
     """
+    import torch
     from torch.nn.functional import scaled_dot_product_attention as sdpa
 
     plan: _Plan = options["ragged"]
     if options.get("softcap") or options.get("s_aux") is not None or value.shape[3] != key.shape[3]:
         raise ModelError(f"{type(module).__name__}: this kind of attention is not one the embedded engine computes")
     window, scale = options.get("sliding_window"), options.get("scaling")
-    store = plan.store(module.layer_idx, key)
+    store = plan.store(module.layer_idx, key, value)
     heads, groups, size = query.shape[1], key.shape[1], query.shape[3]
     repeats = heads // groups
-    out = query.new_zeros((query.shape[2], heads, size))
-    offset = 0
+    pieces, offset = [], 0
     for index, segment in enumerate(plan.segments):
         count, start = len(segment.tokens), segment.start
-        span = slice(offset, offset + count)
-        slot = store[segment.slot]
-        slot[0, :, start : start + count] = key[0, :, span]
-        slot[1, :, start : start + count] = value[0, :, span]
         first = max(0, start + 1 - window) if window else 0
-        seen = slot[:, None, :, first : start + count]
-        stacked = query[0, :, span].reshape(1, groups, repeats * count, size)
+        keys, values = store[segment.slot, :, None, :, first : start + count]  # (1, kv heads, seen, size) each
+        stacked = query[0, :, offset : offset + count].reshape(1, groups, repeats * count, size)
         mask = plan.mask(index, repeats)[:, first:] if count > 1 else None
         if mask is not None and window:
             mask = _windowed(mask, count, start - first, window)
-        got = sdpa(stacked, seen[0], seen[1], attn_mask=mask, scale=scale)
-        out[span] = got.view(heads, count, size).transpose(0, 1)
+        got = sdpa(stacked, keys, values, attn_mask=mask, scale=scale)
+        pieces.append(got.view(heads, count, size).transpose(0, 1))
         offset += count
-    return out[None], None
+    pieces.append(query.new_zeros((query.shape[2] - offset, heads, size)))
+    return torch.cat(pieces)[None], None
 
 
 def _windowed(mask: torch.Tensor, count: int, before: int, window: int) -> torch.Tensor:
