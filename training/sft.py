@@ -226,6 +226,7 @@ def export(adapted: Any, folder: Path) -> Path:
     parts = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     state = {k: v.detach().to(torch.bfloat16).contiguous().cpu() for k, v in parts.items()}
     save_file(state, made / "adapter_model.safetensors", metadata={"format": "pt"})
+    (made / "adapter_model.safetensors").chmod(0o644)  # as any other file: it is packaged and shared
     config = {**adapted.peft_config["default"].to_dict(), "inference_mode": True}
     config.pop("runtime_config", None)
     text = json.dumps(config, indent=1, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
