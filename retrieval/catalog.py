@@ -6,6 +6,7 @@ variable and no setting any more, and one SELECT is all that is run: a stranger'
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class Catalog:
             if key not in self._masks:
                 if len(self._masks) >= MAX_MASKS:
                     self._masks.pop(next(iter(self._masks)))
-                statement = f"SELECT coalesce({condition}, false) AS ok FROM documents ORDER BY _row"
+                statement = f"SELECT coalesce({condition}, false) AS ok FROM _rows ORDER BY _row"
                 try:
                     self._masks[key] = self._open().execute(statement, values).fetchnumpy()["ok"].astype(bool)
                 except duckdb.Error as error:
@@ -80,21 +81,23 @@ class Catalog:
             return self._masks[key]
 
     def _condition(self, where: Filter) -> tuple[str, list[Scalar]]:
-        parts, values = ["true"], []
+        parts: list[str] = ["true"]
+        values: list[Scalar] = []
         for field, wanted in where.items():
             if field not in COLUMNS and field not in self.fields:
                 known = ", ".join([*COLUMNS, *self.fields])
                 raise ConfigError(f"filter: unknown field {field!r}; known fields: {known}")
+            is_text = self.fields.get(field, ("", "str"))[1] == "str"
             for operator, value in _comparisons(field, wanted):
                 name = '"' + field.replace('"', '""') + '"'
                 if isinstance(value, list):
                     parts.append(f"({name} IN ({', '.join('?' * len(value)) or 'NULL'}))")
-                    values.extend(value)
+                    values.extend(_as_text(item) if is_text else item for item in value)
                 elif value is None:
                     parts.append(f"({name} IS {'NOT ' if operator == '!=' else ''}NULL)")
                 else:
                     parts.append(f"({name} {OPERATORS[operator]} ?)")
-                    values.append(value)
+                    values.append(_as_text(value) if is_text else value)
         return " AND ".join(parts), values
 
     def _open(self) -> duckdb.DuckDBPyConnection:
@@ -109,8 +112,9 @@ class Catalog:
             connection.register("_passages", passages)
             extra = "".join(f", {_extract(key, kind)} AS {_quoted(name)}" for name, (key, kind) in self.fields.items())
             connection.execute(
-                f"CREATE VIEW documents AS SELECT {', '.join(COLUMNS)}{extra}, text, metadata, _row FROM _documents"
+                f"CREATE VIEW _rows AS SELECT {', '.join(COLUMNS)}{extra}, text, metadata, _row FROM _documents"
             )
+            connection.execute("CREATE VIEW documents AS SELECT * EXCLUDE (_row) FROM _rows")
             connection.execute(
                 'CREATE VIEW passages AS SELECT p.id, d.id AS doc_id, d.title, p.start, p."end", '
                 'substring(d.text, p.start + 1, p."end" - p.start) AS text '
@@ -118,6 +122,7 @@ class Catalog:
             )
             for setting in (
                 "python_enable_replacements = false",
+                "allow_persistent_secrets = false",
                 "autoinstall_known_extensions = false",
                 "autoload_known_extensions = false",
                 "enable_external_access = false",
@@ -153,6 +158,11 @@ def _comparisons(field: str, wanted: Any) -> Sequence[tuple[str, Any]]:
     if isinstance(wanted, Sequence | set | frozenset) and not isinstance(wanted, str):
         return [("in", list(wanted))]
     return [("=", wanted)]
+
+
+def _as_text(value: Scalar) -> Scalar:
+    """A number or truth value as the text column beside it has it."""
+    return value if isinstance(value, str) or value is None else json.dumps(value)
 
 
 def _extract(key: str, kind: str) -> str:

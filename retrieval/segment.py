@@ -105,7 +105,7 @@ class Segment:
             if vectors.shape != (len(tables[1]), dims) or vectors.dtype != np.float16:
                 found = f"{vectors.dtype} {vectors.shape}"
                 raise ValueError(f"{VECTORS}: expected float16 {(len(tables[1]), dims)}, found {found}")
-            return cls(folder, *tables, vectors, Postings.load(folder))
+            return cls(folder, tables[0], tables[1], vectors, Postings.load(folder))
         except (ValueError, OSError, pa.ArrowException) as error:
             raise StoreError(f"{folder}: not a segment of this format: {error}") from error
 

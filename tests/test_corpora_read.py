@@ -1,0 +1,177 @@
+"""Reading: every format becomes documents, everything else a drop with file, line and reason."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from sleuth.corpora.decode import decode
+from sleuth.corpora.errors import InputError
+from sleuth.corpora.read import read
+from sleuth.corpora.records import Document, Drop
+
+PAGE = """<!doctype html><html lang="de"><head><meta charset="{charset}"><title>Über Mühlen</title></head><body>
+<nav>Start | Impressum</nav><article><h1>Über Mühlen</h1><p>Die alte Mühle am Fluss mahlte über drei Jahrhunderte
+Getreide für das ganze Dorf und die Höfe der Umgebung.</p><p>Heute steht dort ein Museum, das jedes Jahr tausende Gäste
+empfängt und die Geschichte der Müllerei erzählt.</p></article></body></html>"""
+
+
+def gather(*paths: Path) -> tuple[list[Document], list[Drop]]:
+    drops: list[Drop] = []
+    return list(read(paths, drops.append)), drops
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_rows_of_the_three_published_shapes_are_read(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "c.jsonl",
+        {"_id": "b1", "title": "T", "text": "beir"},
+        {"id": 7, "contents": '"Title"\nflash rag'},
+        {"id": "o1", "text": "own", "lang": "en", "date": "2001", "url": "u", "source": "s", "year": 3,
+         "metadata": {"a": True}, "sents": [0, 5]},
+    )  # fmt: skip
+    beir, flash, own = gather(path)[0]
+    assert (beir.id, beir.title, beir.text, beir.source) == ("b1", "T", "beir", "c.jsonl")
+    assert (flash.id, flash.title, flash.text) == ("7", "Title", "flash rag")
+    assert own == Document("o1", "own", "", "u", "s", "en", "2001", {"a": True, "year": 3})
+
+
+def test_gzip_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"id": f"d{n}", "title": "t", "text": f"text {n}", "year": n} for n in range(3)]
+    with gzip.open(tmp_path / "c.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    (zipped, no_drops), (columns, none) = gather(tmp_path / "c.jsonl.gz"), gather(tmp_path / "c.parquet")
+    assert no_drops == none == []
+    assert [(d.id, d.text, d.metadata) for d in zipped] == [(d.id, d.text, d.metadata) for d in columns]
+    assert zipped[2].metadata == {"year": 2}
+
+
+def test_bad_lines_are_dropped_with_their_number_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(
+        b'{"id":"a","text":"good"}\n{"id":"b"}\nnot json\n[1]\n{"text":"no id"}\n{"id":"c","text":"\xff"}\n'
+        b'{"id":"d","text":null}\n{"id":"e","text":"  "}\n{"id":"f","text":"\\ud800"}\n\n{"id":"g","text":"good too"}\n'
+        + b"[" * 100_000 + b"\n" + b'{"id":"h","text":"pair \\ud83d\\ude00"}\n{"id":true,"text":"x"}\n'
+        + b'{"id":"","text":"x"}'
+    )  # fmt: skip
+    documents, drops = gather(path)
+    assert [d.id for d in documents] == ["a", "g", "h"] and documents[2].text == "pair 😀"
+    assert len(drops) == 11
+    reasons = {drop.id.removeprefix(f"{path}:"): drop.reason for drop in drops}
+    assert "'text'" in reasons["2"] and "'id'" in reasons["2"]
+    assert "not json" in reasons["3"] and "list" in reasons["4"] and "'id'" in reasons["5"]
+    assert "0xff" in reasons["6"] and "NoneType" in reasons["7"]
+    assert "empty" in reasons["e"] and "surrogate" in reasons["'f'"]
+
+
+def test_a_cut_gzip_gives_what_it_holds_and_says_where_it_stopped(tmp_path: Path) -> None:
+    data = gzip.compress(b"".join(b'{"id":"%d","text":"%d"}\n' % (n, n * 7919) for n in range(5000)))
+    (tmp_path / "c.jsonl.gz").write_bytes(data[: len(data) // 2])
+    documents, drops = gather(tmp_path / "c.jsonl.gz")
+    assert 0 < len(documents) < 5000
+    assert len(drops) == 1 and f"line {len(documents)}" in drops[0].reason
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "iso-8859-1", "windows-1252"])
+def test_html_gives_main_text_title_and_language_in_its_declared_charset(tmp_path: Path, charset: str) -> None:
+    (tmp_path / "p.html").write_bytes(PAGE.format(charset=charset).encode(charset))
+    (page,), drops = gather(tmp_path / "p.html")
+    assert drops == []
+    assert page.title == "Über Mühlen" and page.lang == "de"
+    assert "Getreide für das ganze Dorf" in page.text and "Impressum" not in page.text
+    assert ("encoding" in page.metadata) == (charset != "utf-8")
+
+
+def test_markdown_front_matter_becomes_fields_and_a_heading_the_title(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("---\ntitle: 'From front'\ndate: 2020-01-02\nteam: core\n---\n# Heading\nBody")
+    (tmp_path / "b.md").write_text("intro\n\n# Heading here\nBody")
+    first, second = gather(tmp_path / "a.md", tmp_path / "b.md")[0]
+    assert (first.title, first.date, first.metadata, first.text) == (
+        "From front", "2020-01-02", {"team": "core"}, "# Heading\nBody",
+    )  # fmt: skip
+    assert second.title == "Heading here"
+
+
+def test_pdf_text_is_read_and_encrypted_or_textless_files_are_dropped(tmp_path: Path) -> None:
+    import pypdf
+
+    (tmp_path / "text.pdf").write_bytes(tiny_pdf("Hello from a page"))
+    writer = pypdf.PdfWriter(clone_from=tmp_path / "text.pdf")
+    writer.encrypt("secret", algorithm="RC4-128")
+    writer.write(tmp_path / "locked.pdf")
+    blank = pypdf.PdfWriter()
+    blank.add_blank_page(100, 100)
+    blank.write(tmp_path / "scan.pdf")
+    (tmp_path / "torn.pdf").write_bytes(tiny_pdf("x")[:80])
+    documents, drops = gather(tmp_path)
+    assert [d.text for d in documents] == ["Hello from a page"] and documents[0].metadata == {"pages": 1}
+    reasons = {Path(drop.id).name: drop.reason for drop in drops}
+    assert "password" in reasons["locked.pdf"] and "OCR" in reasons["scan.pdf"] and "pypdf" in reasons["torn.pdf"]
+
+
+def tiny_pdf(text: str) -> bytes:
+    stream = b"BT /F1 12 Tf 10 50 Td (" + text.encode() + b") Tj ET"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 100]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]  # fmt: skip
+    out, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(out))
+        out += b"%d 0 obj%s endobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    return out + b"xref\n0 6\n0000000000 65535 f \n%strailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (
+        table, len(out),
+    )  # fmt: skip
+
+
+def test_folders_are_walked_in_order_and_what_is_no_document_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "docs"
+    (root / "sub").mkdir(parents=True)
+    (root / "b.txt").write_text("bee")
+    (root / "sub" / "a.txt").write_text("ay")
+    (root / "empty.txt").write_text("")
+    (root / "binary.txt").write_bytes(b"a\0b")
+    (root / "tool.exe").write_bytes(b"MZ")
+    (root / ".hidden").write_text("x")
+    (root / "link.txt").symlink_to(root / "b.txt")
+    documents, drops = gather(root)
+    assert [(d.id, d.text) for d in documents] == [("docs/b.txt", "bee"), ("docs/sub/a.txt", "ay")]
+    reasons = {Path(drop.id).name: drop.reason for drop in drops}
+    assert set(reasons) == {"empty.txt", "binary.txt", "tool.exe", ".hidden", "link.txt"}
+    assert "empty" in reasons["empty.txt"] and "NUL" in reasons["binary.txt"] and ".exe" in reasons["tool.exe"]
+
+
+def test_folders_of_one_name_give_different_ids(tmp_path: Path) -> None:
+    for parent in ("x", "y"):
+        (tmp_path / parent / "docs").mkdir(parents=True)
+        (tmp_path / parent / "docs" / "a.txt").write_text(parent)
+    documents, _ = gather(tmp_path / "x" / "docs", tmp_path / "y" / "docs")
+    assert len({d.id for d in documents}) == 2
+
+
+def test_a_path_that_does_not_exist_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        read([tmp_path / "nowhere"], lambda drop: None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-8"])
+def test_marked_and_utf8_texts_decode(encoding: str) -> None:
+    assert decode("Žluťoučký\r\nkůň".encode(encoding))[0] == "Žluťoučký\nkůň"
+
+
+def test_an_unmarked_encoding_is_guessed_and_says_so() -> None:
+    text = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 5
+    found, encoding = decode(text.encode("cp1251"))
+    assert found == text and encoding.endswith("(guessed)")
