@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,23 @@ def test_closing_fails_what_is_in_flight(folder: Path) -> None:
             await policy.sample(ask(0), Sampling())
 
     asyncio.run(run())
+
+
+def test_leaving_with_requests_in_flight_is_clean(folder: Path) -> None:
+    code = f"""
+import asyncio
+from sleuth.agents.policy.embedded import EmbeddedPolicy
+from sleuth.agents.records import Message, Sampling
+policy = EmbeddedPolicy({str(folder)!r}, device="cpu")
+async def main():
+    task = asyncio.create_task(policy.sample([Message("user", "hi")], Sampling(1.0, 1.0, 900)))
+    while not policy._rows:
+        await asyncio.sleep(0.001)
+asyncio.run(main())
+"""
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_defect_ends_the_requests_not_the_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

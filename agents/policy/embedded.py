@@ -9,6 +9,7 @@ Tokens that the grammar forces are not sampled but appended, and fed in one go w
 from __future__ import annotations
 
 import asyncio
+import atexit
 import random
 import threading
 from collections import deque
@@ -123,6 +124,7 @@ class EmbeddedPolicy:
             self._free = list(range(self.max_batch))[::-1]
             self._thread = threading.Thread(target=self._run, name="sleuth-engine", daemon=True)
             self._thread.start()
+            atexit.register(self.close)  # a thread that is still in torch when Python goes down aborts the process
 
     def close(self) -> None:
         """Stop the engine; requests in flight fail with a `PolicyError`."""
@@ -131,6 +133,7 @@ class EmbeddedPolicy:
             self._wake.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+            atexit.unregister(self.close)
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self.close)
