@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import random
 import threading
 from collections import deque
@@ -294,7 +295,7 @@ class EmbeddedPolicy:
 
 
 def _settle(row: Row, result: Completion | Exception) -> None:
-    """Hand the result to the waiting task on its own event loop; a loop that is gone has nobody waiting."""
+    """Hand the result to the waiting task on its own event loop; a loop that is closed has nobody waiting."""
 
     def deliver() -> None:
         if row.future.done():
@@ -304,7 +305,7 @@ def _settle(row: Row, result: Completion | Exception) -> None:
         else:
             row.future.set_result(result)
 
-    if not row.loop.is_closed():
+    with contextlib.suppress(RuntimeError):
         row.loop.call_soon_threadsafe(deliver)
 
 

@@ -16,6 +16,8 @@ from sleuth.corpora.errors import ModelError
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 UNREAD = (
     "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
     "modules_to_save",
     "rank_pattern",
     "alpha_pattern",
