@@ -61,13 +61,14 @@ def topics(topic: Annotated[str, typer.Argument(help="exit-codes")] = "exit-code
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve other programs
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="sleuth")
     except SleuthError as error:
         _fail(f"error: {error}")
         sys.exit(exits.code_of(error))
     except KeyboardInterrupt:
-        _fail("interrupted")
         sys.exit(exits.CODES["interrupted"])
     except BrokenPipeError:  # the reader of our stdout went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

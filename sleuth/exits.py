@@ -39,3 +39,12 @@ _KINDS: tuple[tuple[type[SleuthError], str], ...] = (
 def code_of(error: SleuthError) -> int:
     """The exit code of an expected failure."""
     return CODES[next((name for kind, name in _KINDS if isinstance(error, kind)), "failed")]
+
+
+def code_named(name: str) -> int:
+    """The exit code of an error by its class's name, as an episode records it."""
+    return CODES[next((code for kind, code in _KINDS if name in _names(kind)), "failed")]
+
+
+def _names(kind: type[SleuthError]) -> set[str]:
+    return {kind.__name__}.union(*(_names(narrower) for narrower in kind.__subclasses__()))

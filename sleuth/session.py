@@ -88,4 +88,4 @@ class Session:
             return {}
         cited = {c.passage_id for s in episode.answer.sentences for c in s.citations}
         ids = {p.doc_id for p in episode.passages().values() if p.id in cited}
-        return {d.id: d.url for d in self.store.documents(sorted(ids)) if d.url}
+        return {i: url for i in sorted(ids) if (url := self.store.document(i).url)}

@@ -12,17 +12,14 @@ import typer
 
 from sleuth.agents.records import Budget, Episode, Sampling, Step, to_json
 from sleuth.agents.strategy import DEFAULT, STRATEGIES, strategy
-from sleuth.exits import CODES
-from sleuth.terminal import emit, err, out, say
+from sleuth.exits import code_named
+from sleuth.terminal import emit, out, say
 
 if TYPE_CHECKING:
     from sleuth.session import Session
 
 NAMES = ", ".join(STRATEGIES)
 OUT = Path("runs/ask.jsonl")
-KINDS = {"PolicyError": "policy", "StoreError": "store", "ModelError": "model", "ConfigError": "config"}
-"""Which exit an error that a run recorded leads to; others are `input` errors or defects."""
-
 ADAPTER = "first"
 PolicyOption = Annotated[
     str, typer.Option(help="embedded, a model folder or hub id, or URL#model for an OpenAI-compatible server.")
@@ -75,7 +72,11 @@ def ask(
         seed=seed,
     )
     live = None if quiet else view.Live().step
-    episode = asyncio.run(answered(session, question, live, file, resume))
+    try:
+        episode = asyncio.run(answered(session, question, live, file, resume))
+    except KeyboardInterrupt:
+        say(f"interrupted: the episode so far is in {file}; the same command with --resume goes on")
+        raise
     if as_json:
         emit(to_json(episode))
     else:
@@ -96,8 +97,6 @@ async def answered(
 
 def leave(episode: Episode) -> None:
     """Exit as an error would when the run ended in one; the episode that was written says the rest."""
-    if episode.stop != "error":
-        return
-    kind = episode.error.partition(": ")[2].partition(":")[0]
-    err().print(f"error: {episode.error}", style="red", soft_wrap=True)
-    raise typer.Exit(CODES[KINDS.get(kind, "input" if kind == "InputError" else "failed")])
+    if episode.stop == "error":
+        say(f"error: {episode.error}")
+        raise typer.Exit(code_named(episode.error.split(": ")[1]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +16,14 @@ from sleuth.corpora.records import Scalar
 from sleuth.terminal import emit, out, plain, progress, say, table
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
+    from sleuth.retrieval.build import BuildReport
     from sleuth.retrieval.records import Filter, Hit
 
-SNIPPET_CHARS = 260
+SNIPPET_CHARS = 240
+SHOWN_DROPS = 5
 OPERATORS = (">=", "<=", "!=", "=", ">", "<")
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+StoreArgument = Annotated[Path, typer.Argument(help="A datastore, made by `sleuth build`.")]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option("--where", help="field=value, field=a|b, field>=value, ...; repeat it to narrow further."),
@@ -49,8 +53,6 @@ def where_of(conditions: list[str] | None) -> Filter | None:
 
 
 def _scalar(text: str) -> Scalar:
-    import json
-
     try:
         value = json.loads(text)
     except ValueError:
@@ -58,34 +60,110 @@ def _scalar(text: str) -> Scalar:
     return value if value is None or isinstance(value, str | int | float | bool) else text
 
 
-def _marked(hit: Hit, query: str) -> Text:
-    """The part of a passage where most of the query's words stand, these marked."""
+def build_store(
+    paths: Sequence[Path], store: Path, *, embedder: str = "minilm", max_words: int = 200, language: str = "english"
+) -> BuildReport:
+    """`build` with its progress shown."""
+    from sleuth.retrieval.build import BuildSpec, build
+
+    with progress() as tell:
+        return build(paths, store, BuildSpec(embedder, max_words, language), tell)
+
+
+def build(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders: HTML, Markdown, text, PDF, JSONL, Parquet.")],
+    store: Annotated[Path, typer.Option("--out", help="The datastore's folder; made, or added to.")],
+    embedder: Annotated[str, typer.Option(help="minilm, or a sentence-transformers folder or id.")] = "minilm",
+    max_words: Annotated[int, typer.Option(min=1, help="Most words of a passage.")] = 200,
+    language: Annotated[str, typer.Option(help="Stemmer of lexical search, or none.")] = "english",
+    as_json: JsonFlag = False,
+) -> None:
+    """Index files and folders into a datastore; run again, it adds what is new and goes on where it stopped.
+
+    Every input is indexed, a duplicate, or rejected with its reason, and the report adds up.
+
+    Example: sleuth build docs/ notes.pdf --out store
+    """
+    report = build_store(paths, store, embedder=embedder, max_words=max_words, language=language)
+    if as_json:
+        emit(asdict(report))
+        return
+    show_report(report)
+
+
+def show_report(report: BuildReport) -> None:
+    """The account of every input, where the rest is written, and what it cost."""
+    heads = ("inputs", "=", "indexed", "+", "duplicates", "+", "rejected")
+    account = (report.inputs, "=", report.indexed, "+", report.duplicates, "+", report.rejected)
+    table(heads, [account])
+    print(f"{report.store}: {report.documents:,} documents, {report.passages:,} passages, {report.added:,} added now")
+    if report.duplicates or report.rejected:
+        reasons = [json.loads(line) for line in Path(report.drops).read_text(encoding="utf-8").splitlines()]
+        for drop in reasons[:SHOWN_DROPS]:
+            say(f"  {drop['stage']}: {drop['id']}: {drop['reason']}")
+        say(f"every duplicate and rejected input with its reason: {report.drops}")
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())
+    say(f"seconds: {stages}; peak memory {report.peak_bytes / 2**20:,.0f} MiB; fingerprint {report.fingerprint[:12]}")
+
+
+def search(
+    store: StoreArgument,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Most hits.")] = 5,
+    mode: Annotated[str, typer.Option(help="hybrid, bm25 or dense.")] = "hybrid",
+    where: WhereOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search a datastore: title, score, and a snippet with the matched words marked.
+
+    Example: sleuth search store "lighthouse keepers" -k 3 --where "date>=1990"
+    """
+    from sleuth.retrieval.store import Datastore
+
+    found = where_of(where)
+    opened = Datastore.open(store)
+    hits = opened.search([query], k, found, mode)[0]  # type: ignore[arg-type]  # checked there
+    if as_json:
+        for hit in hits:
+            emit(asdict(hit))
+        return
+    for hit in hits:
+        _show(hit, query, opened.manifest.language)
+    if not hits:
+        say("nothing found")
+
+
+def _show(hit: Hit, query: str, language: str) -> None:
+    from rich.padding import Padding
     from rich.text import Text
 
+    from sleuth.retrieval.snippet import snippet
+
+    title = plain(hit.passage.title or hit.passage.doc_id)
+    out().print(Text.assemble((f"{hit.rank} ", "cyan"), (title, "bold"), (f"  {hit.score:.4f}", "dim")))
     text = " ".join(plain(hit.passage.text).split())
-    words = sorted({re.escape(w) for w in re.findall(r"\w+", query.lower()) if len(w) > 2}, key=len, reverse=True)
-    pattern = re.compile(rf"\b(?:{'|'.join(words)})\w*", re.IGNORECASE) if words else None
-    places = [m.start() for m in pattern.finditer(text)] if pattern else []
-    best = max(places, key=lambda p: sum(p <= q < p + SNIPPET_CHARS for q in places), default=0)
-    start = text.rfind(" ", 0, max(0, best - 40)) + 1
-    end = min(len(text), start + SNIPPET_CHARS)
-    shown = Text(("…" if start else "") + text[start:end] + ("…" if end < len(text) else ""))
-    if pattern:
-        shown.highlight_regex(pattern, "bold yellow")
-    return shown
+    pieces = snippet(query, text, SNIPPET_CHARS, language)
+    out().print(Padding(Text.assemble(*((piece, "bold yellow" if hot else "") for piece, hot in pieces)), (0, 0, 0, 2)))
+    out().print(Text(f"  {plain(hit.url or hit.passage.id)}", "dim"), soft_wrap=True)
 
 
-def build_store(paths: list[Path], store: Path) -> None:
-    raise InputError("pending")
+def sql(
+    store: StoreArgument,
+    query: Annotated[str, typer.Argument(help="One SELECT over the views documents and passages.")],
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 1000,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask the metadata in SQL. Nothing can be written, and no file or address can be reached.
 
+    Example: sleuth sql store "select source, count(*) from documents group by source"
+    """
+    from sleuth.retrieval.store import Datastore
 
-def build(paths: list[Path]) -> None:
-    """Example: sleuth build"""
-
-
-def search(store: Path) -> None:
-    """Example: sleuth search"""
-
-
-def sql(store: Path) -> None:
-    """Example: sleuth sql"""
+    columns, rows = Datastore.open(store).sql(query, limit)
+    if as_json:
+        for row in rows:
+            emit(dict(zip(columns, row, strict=True)))
+    else:
+        table(columns, rows)
+    if len(rows) == limit:
+        say(f"the first {limit:,} rows; --limit shows more")

@@ -1,0 +1,302 @@
+"""The command line over a real, tiny store and a real endpoint on loopback: whole runs, and each kind of bad input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleuth import cli
+from sleuth.agents.policy.openai import OpenAIPolicy
+from sleuth.agents.records import Message
+from sleuth.commands.stores import build_store
+from tests.films import BIRTH, FILM, QUESTION, reply
+
+PAGES = {
+    "jaws.html": "<html><head><title>Jaws (film)</title></head><body><article><h1>Jaws (film)</h1>"
+    f"<p>{FILM} It was a great commercial success and is often named as the first summer blockbuster.</p>"
+    "</article></body></html>",
+    "spielberg.md": f"# Steven Spielberg\n\n{BIRTH} He makes films, and has won several Academy Awards for them.\n",
+    "shark.txt": "A shark is a kind of fish.\nSharks have lived in the sea for 400 million years.\n",
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Run:
+    """Runs ``sleuth ...`` in this process and returns its exit code and both streams."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object) -> Said:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(a) for a in arguments])
+        return Said(int(left.value.code or 0), *self.capsys.readouterr())
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    for name, text in PAGES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("built") / "store"
+    build_store([pages], path)
+    return path
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that gave up is no news."""
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server that says what a perfect policy would; ``manner`` makes it misbehave."""
+
+    manner = "well"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.manner == "slowly":
+            time.sleep(1.5)
+        content = json.dumps(reply([Message(m["role"], m["content"]) for m in body["messages"]]))
+        usage = {"prompt_tokens": 7, "completion_tokens": 3}
+        data = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}], "usage": usage})
+        if self.manner == "nonsense":
+            data = "<html>It works!</html>"
+        self.send_response(500 if self.manner == "failing" else 200)
+        self.send_header("Content-Length", str(len(data.encode())))
+        self.end_headers()
+        self.wfile.write(data.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Tests stay quiet."""
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    defaults = OpenAIPolicy.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "retries", 0)
+    server = Server(("127.0.0.1", 0), Endpoint)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1#films"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_folder_becomes_a_store_and_the_report_adds_up(run: Run, pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "again.txt").write_text(PAGES["shark.txt"], encoding="utf-8")
+    (tmp_path / "more" / "empty.txt").write_text("", encoding="utf-8")
+    said = run("build", pages, tmp_path / "more", "--out", tmp_path / "store", "--json")
+    assert said.code == 0, said.err
+    report = said.json()[-1]
+    assert (report["documents"], report["duplicates"], report["rejected"]) == (3, 1, 1)
+    assert report["inputs"] == report["documents"] + report["duplicates"] + report["rejected"]
+
+
+def test_a_search_shows_title_score_and_snippet(run: Run, store: Path) -> None:
+    said = run("search", store, "who directed Jaws", "--mode", "bm25")
+    assert said.code == 0 and "Jaws (film)" in said.out and "directed by Steven Spielberg" in said.out
+    hits = run("search", store, "kind of fish", "-k", "1", "--json").json()
+    assert [hit["rank"] for hit in hits] == [1] and "shark" in hits[0]["passage"]["doc_id"]
+
+
+def test_sql_reads_and_only_reads(run: Run, store: Path) -> None:
+    said = run("sql", store, "select count(*) as n from documents", "--json")
+    assert said.code == 0 and said.json() == [{"n": 3}]
+    assert "Jaws (film)" in run("sql", store, "select title from documents order by title").out
+    for statement in ("delete from documents", "drop table documents", "copy documents to 'x.csv'", "selekt 1"):
+        refused = run("sql", store, statement)
+        assert (refused.code, refused.out) == (3, ""), statement
+        assert refused.err.startswith("error: ")
+
+
+def test_ask_answers_with_checked_citations_and_keeps_the_episode(
+    run: Run, store: Path, endpoint: str, tmp_path: Path
+) -> None:
+    episodes = tmp_path / "runs" / "ask.jsonl"
+    said = run("ask", store, QUESTION, "--policy", endpoint, "--out", episodes)
+    assert said.code == 0, said.err
+    assert "Cincinnati, Ohio" in said.out and said.out.count("✓") == 2
+    assert "1. Who directed Jaws?" in said.err and "search" in said.err
+    shown = run("show", episodes)
+    assert shown.code == 0 and all(part in shown.out for part in ("plan", "search", "note", "answer", "spent"))
+    verified = run("verify", episodes, store, "--json")
+    assert verified.code == 0 and [row["holds"] for row in verified.json()] == [True, True]
+
+
+def test_the_same_seed_gives_the_same_episode(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
+    from sleuth.agents.episodes import read
+
+    for _ in range(2):
+        assert run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl", "--json").code == 0
+    first, second = read(tmp_path / "e.jsonl")
+    assert first.digest() == second.digest()
+
+
+def test_resuming_a_finished_run_asks_nothing_again(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
+    arguments = ("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl", "--json")
+    first = run(*arguments).json()[0]
+    server_down = pytest.MonkeyPatch()
+    server_down.setattr(Endpoint, "manner", "failing")
+    again = run(*arguments, "--resume")
+    server_down.undo()
+    assert again.code == 0 and again.json()[0]["answer"] == first["answer"]
+
+
+def test_a_budget_that_runs_out_gives_the_best_answer_so_far(
+    run: Run, store: Path, endpoint: str, tmp_path: Path
+) -> None:
+    said = run("ask", store, QUESTION, "--policy", endpoint, "--searches", "1", "--out", tmp_path / "e.jsonl")
+    assert said.code == 0 and "budget ran out" in said.out
+
+
+@pytest.mark.parametrize(
+    ("manner", "words"), [("nonsense", "It works!"), ("failing", "HTTP 500"), ("slowly", "no reply within")]
+)
+def test_a_policy_that_misbehaves_is_an_error_and_the_episode_stays(
+    manner: str, words: str, run: Run, store: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Endpoint, "manner", manner)
+    defaults = OpenAIPolicy.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout_s", 0.5)
+    said = run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
+    assert said.code == 5 and "error: planner" in said.err and words in said.err
+    assert json.loads((tmp_path / "e.jsonl").read_text())["stop"] == "error"
+
+
+def test_a_policy_that_is_down_is_named(
+    run: Run, store: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = run("ask", store, QUESTION, "--policy", "http://127.0.0.1:9/v1#m", "--out", tmp_path / "e.jsonl")
+    assert said.code == 5 and "http://127.0.0.1:9/v1" in said.err
+
+
+def test_ctrl_c_keeps_the_episode_so_far(
+    run: Run, store: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sleuth import view
+
+    monkeypatch.setattr(view.Live, "step", lambda self, step: signal.raise_signal(signal.SIGINT))
+    said = run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
+    assert said.code == 130 and "--resume goes on" in said.err
+    episode = json.loads((tmp_path / "e.jsonl").read_text())
+    assert episode["stop"] == "cancelled" and [step["role"] for step in episode["steps"]] == ["planner"]
+
+
+def test_a_forged_citation_does_not_verify(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
+    episodes = tmp_path / "e.jsonl"
+    run("ask", store, QUESTION, "--policy", endpoint, "--out", episodes)
+    episodes.write_text(episodes.read_text().replace('"quote": "Spielberg was born', '"quote": "Spielberg was bred'))
+    said = run("verify", episodes, store)
+    assert said.code == 7 and "not verbatim" in said.err
+
+
+def test_an_episode_of_another_store_does_not_verify(
+    run: Run, store: Path, pages: Path, endpoint: str, tmp_path: Path
+) -> None:
+    run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
+    (tmp_path / "one").mkdir()
+    shutil.copy(pages / "shark.txt", tmp_path / "one")
+    build_store([tmp_path / "one"], tmp_path / "other")
+    said = run("verify", tmp_path / "e.jsonl", tmp_path / "other")
+    assert said.code == 7 and "same_store" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("ask", "STORE", ""), 3, "empty"),
+        (("ask", "STORE", "x" * 100_000), 3, "100,000"),
+        (("ask", "STORE", "q", "--strategy", "decompos"), 8, "did you mean 'decompose'"),
+        (("ask", "STORE", "q", "--policy", "nonsense"), 8, "nonsense"),
+        (("ask", "STORE", "q", "--policy", "http://127.0.0.1:1"), 8, "URL#model"),
+        (("ask", "STORE", "q", "--adapter", "nowhere"), 8, "nowhere"),
+        (("ask", "TMP/nothing", "q"), 4, "nothing"),
+        (("search", "STORE", "q", "--mode", "telepathy"), 8, "telepathy"),
+        (("search", "STORE", "q", "--where", "year"), 3, "--where"),
+        (("search", "STORE", "q", "--where", "planet=mars"), 8, "planet"),
+        (("search", "TMP/nothing", "q"), 4, "nothing"),
+        (("sql", "TMP/nothing", "select 1"), 4, "nothing"),
+        (("build", "TMP/nothing", "--out", "TMP/new"), 3, "nothing"),
+        (("build", "PAGES", "--out", "TMP/new", "--embedder", "telepathy"), 6, "telepathy"),
+        (("build", "PAGES", "--out", "STORE", "--max-words", "50"), 4, "'max_words': 200"),
+        (("build", "PAGES", "--out", "PAGES"), 4, "PAGES"),
+        (("show", "TMP/nothing.jsonl"), 3, "nothing.jsonl"),
+        (("show", "PAGES/shark.txt"), 3, "at least one episode"),
+        (("verify", "TMP/nothing.jsonl", "STORE"), 3, "nothing.jsonl"),
+        (("eval", "hotpotqas", "--store", "STORE"), 8, "hotpotqa_s"),
+        (("train", "TMP/nothing.toml", "--data", "TMP", "--out", "TMP/out"), 3, "nothing.toml"),
+        (("serve-policy", "--policy", "http://127.0.0.1:1/v1#m"), 8, "127.0.0.1:1"),
+        (("help", "me"), 8, "exit-codes"),
+        (("ask", "STORE"), 2, "question"),
+        (("ask", "STORE", "q", "--searches", "-1"), 2, "searches"),
+    ],
+)
+def test_bad_input_has_its_code_and_both_sides(
+    arguments: tuple[str, ...], code: int, words: str, run: Run, store: Path, pages: Path, tmp_path: Path
+) -> None:
+    places = {"STORE": str(store), "PAGES": str(pages), "TMP": str(tmp_path)}
+    given = []
+    for argument in arguments:
+        head, mark, tail = argument.partition("/")
+        given.append(f"{places[head]}{mark}{tail}" if head in places else argument)
+    said = run(*given)
+    assert (said.code, said.out) == (code, ""), said.err
+    assert places.get(words, words) in said.err.replace("\n", " ")
+    assert code == 2 or any(line.startswith("error: ") for line in said.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [("flip", "expected"), ("cut", "expected"), ("version", "expected store format 1, found 999")]
+)
+def test_a_damaged_store_is_refused(damage: str, words: str, run: Run, store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    manifest = max((copy / "manifests").glob("*.json"))
+    if damage == "version":
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 999}))
+        version, _ = json.loads((copy / "CURRENT").read_text())
+        (copy / "CURRENT").write_text(json.dumps([version, hashlib.sha256(manifest.read_bytes()).hexdigest()]))
+    else:
+        largest = max((f for f in (copy / "segments").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        if damage == "flip":
+            content[len(content) // 2] ^= 1
+        largest.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    said = run("search", copy, "fish")
+    assert said.code == 4 and said.err.startswith("error: ") and words in said.err
