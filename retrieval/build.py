@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -110,30 +109,34 @@ class _Build:
         started = time.monotonic()
         documents = self._documents(inputs)
         model = embedder(self.spec.embedder, self.device)
-        analyzer = Analyzer(self.spec.language)
+        Analyzer(self.spec.language)  # an unknown language is refused before anything is written
         if self.spec.max_words < 1 or self.spec.segment_documents < 1:
             raise InputError(f"build spec: expected max_words and segment_documents of at least 1, found {self.spec}")
-        manifest = self._manifest(model)
-        if not (self.out / "CURRENT").is_file():
-            layout.create(self.out, manifest)
-        with layout.locked(self.out):
-            manifest = self._resumed(manifest)
-            layout.sweep(self.out)
-            log_path = self.out / "work" / "drops.jsonl"
-            try:
-                with log_path.open("w", encoding="utf-8") as self.log:
-                    new = self._new(documents)
-                    while batch := self._timed_batch(new):
-                        manifest = self._commit(batch, manifest, model, analyzer)
+        fresh = self._manifest(model)
+        try:
+            if not (self.out / "CURRENT").is_file():
+                layout.create(self.out, fresh)
+            with layout.locked(self.out):
+                manifest, log_path = self._added(documents, fresh, model)
                 return self._report(manifest, log_path, time.monotonic() - started)
-            except OSError as error:
-                raise StoreError(
-                    f"{error.filename or self.out}: {error.strerror or error}; the store is as it was at version "
-                    f"{layout.read_manifest(self.out)[0].version}; run the build again to go on"
-                ) from error
-            finally:
-                for path in (self.out / "work").iterdir():
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or self.out}: {error.strerror or error}; what was committed before is kept, "
+                "run the build again to go on"
+            ) from error
+
+    def _added(self, documents: Iterator[Document], fresh: Manifest, model: Embedder) -> tuple[Manifest, Path]:
+        """Commit all new documents; the last manifest, and the log of drops."""
+        analyzer = Analyzer(self.spec.language)
+        manifest = self._resumed(fresh)
+        layout.sweep(self.out)
+        log_path = self.out / "reports" / ".drops.tmp"
+        with log_path.open("w", encoding="utf-8") as self.log:
+            new = self._new(documents)
+            while batch := list(islice(new, self.spec.segment_documents)):
+                manifest = self._commit(batch, manifest, model, analyzer)
+        layout.sweep(self.out)
+        return manifest, log_path
 
     def _documents(self, inputs: Sequence[str | Path] | Iterable[Document]) -> Iterator[Document]:
         if isinstance(inputs, str | Path):
@@ -186,11 +189,6 @@ class _Build:
                 cut = passages(document, self.spec.max_words)
             self.seen.keep(document.id, key)
             yield document, key, cut
-
-    def _timed_batch(
-        self, new: Iterator[tuple[Document, bytes, list[Passage]]]
-    ) -> list[tuple[Document, bytes, list[Passage]]]:
-        return list(islice(new, self.spec.segment_documents))
 
     def _drop(self, drop: Drop, read: bool = True) -> None:
         self.counts["read"] += read

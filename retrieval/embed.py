@@ -53,8 +53,12 @@ class Embedder(Protocol):
         ...
 
 
+@functools.lru_cache(maxsize=4)
 def embedder(spec: str = "minilm", device: str = "cpu") -> Embedder:
-    """``minilm`` is the embedded model; anything else a sentence-transformers id or folder. Raises `ModelError`."""
+    """``minilm`` is the embedded model; anything else a sentence-transformers id or folder. Raises `ModelError`.
+
+    Stores opened in one process share it.
+    """
     if spec == "minilm":
         return MiniLM(str(_minilm_folder()), device)
     return SentenceEmbedder(spec, device)

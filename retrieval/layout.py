@@ -179,7 +179,8 @@ def create(store: Path, manifest: Manifest) -> None:
             f"{store}: expected a datastore, an empty folder or nothing, found something else; left as it is"
         )
     store.parent.mkdir(parents=True, exist_ok=True)
-    temporary = store.parent / f".{store.name}.{os.getpid()}.tmp"
+    temporary = store.parent / f".{store.name}.new"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed here
     try:
         for name in ("manifests", "segments", "reports", "work"):
             (temporary / name).mkdir(parents=True)

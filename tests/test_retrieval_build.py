@@ -1,0 +1,262 @@
+"""Building: accounting, resuming after a stop at any point, refusing what is not its own, damage found."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.records import Document
+from sleuth.retrieval import layout
+from sleuth.retrieval.build import BuildReport, BuildSpec, build
+from sleuth.retrieval.store import Datastore
+from tests.retrieval_stores import corpus, files, use_hash_embedder
+
+SPEC = BuildSpec(segment_documents=8, max_words=100)
+
+
+@pytest.fixture(autouse=True)
+def hash_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_hash_embedder(monkeypatch)
+
+
+def adds_up(report: BuildReport) -> bool:
+    drops = [json.loads(line) for line in Path(report.drops).read_text().splitlines()]
+    counted = report.indexed + report.duplicates + report.rejected
+    return report.inputs == counted and len(drops) == report.duplicates + report.rejected
+
+
+def test_each_input_ends_up_indexed_duplicate_or_rejected(tmp_path: Path) -> None:
+    rows = [{"id": d.id, "text": d.text, "title": d.title} for d in corpus(10)]
+    rows += [{**rows[0], "id": "copy"}, {"id": "d003", "text": "other"}, {"id": "x#1", "text": "y"}, {"id": "z"}]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "odd.bin").write_bytes(b"x")
+    stages: list[str] = []
+    report = build(
+        [tmp_path / "c.jsonl", tmp_path / "odd.bin"],
+        tmp_path / "s",
+        SPEC,
+        lambda stage, done, total: stages.append(stage),
+    )
+    assert (report.inputs, report.indexed, report.duplicates, report.rejected) == (15, 10, 1, 4)
+    assert adds_up(report) and report.documents == 10 and set(stages) == {"read", "embed", "commit"}
+    store = Datastore.open(tmp_path / "s")
+    assert len(store) == report.passages and store.document("d003").text == rows[3]["text"]
+    assert store.fingerprint == report.fingerprint
+
+
+def test_the_same_build_again_changes_nothing_and_more_input_adds_a_segment(tmp_path: Path) -> None:
+    documents = corpus(20)
+    first = build(documents[:12], tmp_path / "s", SPEC)
+    again = build(documents[:12], tmp_path / "s", SPEC)
+    assert (again.added, again.indexed, again.fingerprint) == (0, 12, first.fingerprint)
+    more = build([*documents, documents[0]], tmp_path / "s", SPEC)
+    assert (more.added, more.indexed, more.duplicates, more.documents) == (8, 20, 1, 20)
+    assert more.fingerprint != first.fingerprint and adds_up(more)
+    assert len(list((tmp_path / "s" / "manifests").iterdir())) == layout.KEPT_MANIFESTS
+
+
+def test_two_builds_of_the_same_input_are_the_same_store(tmp_path: Path) -> None:
+    assert build(corpus(), tmp_path / "a", SPEC).fingerprint == build(corpus(), tmp_path / "b", SPEC).fingerprint
+
+
+class Killed(BaseException):
+    """The process ends here: after it nothing reaches the disk any more, cleaning up included."""
+
+
+OPERATIONS: tuple[tuple[Any, str], ...] = (
+    (os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (shutil, "rmtree"),
+)  # fmt: skip
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, point: int) -> Callable[[], int]:
+    count = 0
+
+    def guarded(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= point:
+                raise Killed
+            return operation(*args, **kwargs)
+
+        return call
+
+    for home, name in OPERATIONS:
+        monkeypatch.setattr(home, name, guarded(getattr(home, name)))
+    return lambda: count
+
+
+def test_a_build_killed_at_any_point_goes_on_to_the_same_store(tmp_path: Path) -> None:
+    documents, spec = corpus(8), dataclasses.replace(SPEC, segment_documents=4)
+    expected = build(documents, tmp_path / "whole", spec).fingerprint
+    for point in range(1, 1000):
+        out = tmp_path / f"s{point}" / "store"
+        with pytest.MonkeyPatch.context() as patch:
+            use_hash_embedder(patch)
+            count = kill_at(patch, point)
+            with contextlib.suppress(Killed):
+                build(documents, out, spec)
+            if count() < point:
+                assert point > 40  # the loop has met every operation of a whole build
+                break
+        committed = len(Datastore.open(out).manifest.segments) if (out / "CURRENT").exists() else 0
+        report = build(documents, out, spec)
+        assert report.added == 8 - 4 * committed and report.indexed == 8
+        assert report.fingerprint == expected
+        assert [path.name for path in out.parent.iterdir()] == ["store"]
+        assert {path.name for path in (out / "segments").iterdir()} == {
+            entry.id for entry in Datastore.open(out).manifest.segments
+        }
+        assert not list((out / "work").iterdir())
+
+
+def test_an_interrupt_or_a_full_disk_leaves_the_last_committed_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage == "commit" and done == 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(corpus(), tmp_path / "s", SPEC, stop)
+    assert Datastore.open(tmp_path / "s").manifest.documents == 16
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "vectors.npy")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="No space left"):
+        patch.setattr("sleuth.retrieval.segment.save", full)
+        build(corpus(), tmp_path / "s", SPEC)
+    assert Datastore.open(tmp_path / "s").manifest.documents == 16
+    assert build(corpus(), tmp_path / "s", SPEC).added == 4
+
+
+def test_a_reader_keeps_its_version_while_the_store_grows(tmp_path: Path) -> None:
+    build(corpus(8), tmp_path / "s", SPEC)
+    reader = Datastore.open(tmp_path / "s")
+    before = reader.search(["castle siege"], 3, mode="bm25")
+    build(corpus(20), tmp_path / "s", SPEC)
+    assert reader.search(["castle siege"], 3, mode="bm25") == before
+    assert Datastore.open(tmp_path / "s").fingerprint != reader.fingerprint
+
+
+def test_a_folder_that_is_something_else_is_left_untouched(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"cat")
+    (tmp_path / "file").write_text("text")
+    for name in ("photos", "file"):
+        with pytest.raises(StoreError, match="something else"):
+            build(corpus(2), tmp_path / name, SPEC)
+    assert files(tmp_path) == [tmp_path / "file", tmp_path / "photos" / "cat.jpg"]
+
+
+def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        build([tmp_path / "nowhere"], tmp_path / "s", SPEC)
+    with pytest.raises(ConfigError, match="klingon"):
+        build(corpus(2), tmp_path / "s", BuildSpec(language="klingon"))
+    with pytest.raises(InputError, match="max_words"):
+        build(corpus(2), tmp_path / "s", BuildSpec(max_words=0))
+    with pytest.raises(InputError, match="one path"):
+        build(str(tmp_path), tmp_path / "s", SPEC)
+    assert files(tmp_path) == []
+
+
+def test_a_second_builder_is_refused(tmp_path: Path) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    with layout.locked(tmp_path / "s"), pytest.raises(StoreError, match=f"process {os.getpid()}"):
+        build(corpus(4), tmp_path / "s", SPEC)
+    assert build(corpus(4), tmp_path / "s", SPEC).added == 2
+
+
+def test_another_spec_or_embedder_is_refused_with_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    with pytest.raises(StoreError, match=r"'max_words': 100.*'max_words': 50"):
+        build(corpus(4), tmp_path / "s", dataclasses.replace(SPEC, max_words=50))
+    use_hash_embedder(monkeypatch, revision="r2")
+    with pytest.raises(StoreError, match=r"'r1'.*'r2'"):
+        build(corpus(4), tmp_path / "s", SPEC)
+    store = Datastore.open(tmp_path / "s")
+    assert store.search(["castle"], 1, mode="bm25")[0]
+    with pytest.raises(StoreError, match=r"revision r1.*revision r2"):
+        store.search(["castle"], 1)
+
+
+def test_an_input_of_nothing_makes_an_empty_store_that_answers(tmp_path: Path) -> None:
+    report = build([], tmp_path / "s", SPEC)
+    store = Datastore.open(tmp_path / "s")
+    assert report.inputs == 0 and len(store) == 0
+    assert store.search(["anything"], 5) == [[]]
+    assert store.sql("select count(*) from passages")[1] == [(0,)]
+
+
+def test_every_flipped_byte_and_cut_is_found_and_the_file_named(tmp_path: Path) -> None:
+    build(corpus(20), tmp_path / "s", SPEC)
+    whole = Datastore.open(tmp_path / "s").manifest
+    named = [path for entry in whole.segments for path in files(tmp_path / "s" / "segments" / entry.id)]
+    named += [tmp_path / "s" / "CURRENT", tmp_path / "s" / "manifests" / f"{whole.version:06d}.json"]
+    for path in named:
+        data = path.read_bytes()
+        for at in {0, len(data) // 3, len(data) // 2, len(data) - 1}:
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            if path.name == "CURRENT":
+                with pytest.raises(StoreError):
+                    Datastore.open(tmp_path / "s")
+            else:
+                with pytest.raises(StoreError, match=f"{path.name}: damaged; expected .*, found "):
+                    Datastore.open(tmp_path / "s")
+        path.write_bytes(data[:-1])
+        with pytest.raises(StoreError, match=r"CURRENT|damaged"):
+            Datastore.open(tmp_path / "s")
+        path.unlink()
+        with pytest.raises(StoreError, match=path.name):
+            Datastore.open(tmp_path / "s")
+        path.write_bytes(data)
+    assert len(Datastore.open(tmp_path / "s")) == whole.passages
+
+
+def test_a_store_of_another_format_is_refused_with_both_versions(tmp_path: Path) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    path = tmp_path / "s" / "manifests" / "000001.json"
+    data = json.dumps({**json.loads(path.read_bytes()), "format": 99}).encode()
+    path.write_bytes(data)
+    (tmp_path / "s" / "CURRENT").write_text(json.dumps([1, hashlib.sha256(data).hexdigest()]))
+    with pytest.raises(StoreError, match="expected store format 1, found 99"):
+        Datastore.open(tmp_path / "s")
+    with pytest.raises(StoreError, match="no datastore"):
+        Datastore.open(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="CURRENT"):
+        Datastore.open(tmp_path)
+
+
+def test_a_file_that_is_sound_but_no_array_of_ours_is_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    build(corpus(2), tmp_path / "s", SPEC)
+    (folder,) = (tmp_path / "s" / "segments").iterdir()
+    np.save(folder / "vectors.npy", np.array([{"an": "object"}], dtype=object), allow_pickle=True)
+    (folder / "SUMS").unlink()
+    sums = layout.write_sums(folder)
+    manifest, _ = layout.read_manifest(tmp_path / "s")
+    (entry,) = manifest.segments
+    layout.publish(tmp_path / "s", dataclasses.replace(manifest, segments=(dataclasses.replace(entry, sums=sums),)))
+    with pytest.raises(StoreError, match="not a segment"):
+        Datastore.open(tmp_path / "s")
+
+
+def test_documents_given_directly_are_checked(tmp_path: Path) -> None:
+    report = build([Document("a", "text"), Document("b", " "), Document("", "text of none")], tmp_path / "s", SPEC)
+    assert (report.indexed, report.rejected) == (1, 2) and adds_up(report)
+    with pytest.raises(InputError, match="dict"):
+        build([{"id": "x"}], tmp_path / "t", SPEC)  # type: ignore[list-item]
