@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -26,8 +28,12 @@ def expected() -> set[str]:
     files = [f for folder in FOLDERS for f in (ROOT / folder).rglob("*.py")]
     files += [f for pattern in DATA for f in ROOT.glob(pattern) if f.is_file()]
     names = {f"sleuth/{f.relative_to(ROOT)}" for f in files}
-    own = [f for f in (ROOT / "sleuth").rglob("*.py") if f.relative_to(ROOT).parts[1] not in FOLDERS]
-    return names | {str(f.relative_to(ROOT)) for f in own} | {"sleuth/py.typed"}
+    return names | {str(f.relative_to(ROOT)) for f in own_files()} | {"sleuth/py.typed"}
+
+
+def own_files() -> list[Path]:
+    """The modules of the face, without what the links lead to."""
+    return [f for f in (ROOT / "sleuth").rglob("*.py") if f.relative_to(ROOT).parts[1] not in FOLDERS]
 
 
 def build(source: Path, target: str, out: Path) -> Path:
@@ -82,6 +88,22 @@ def test_the_pinned_versions_lie_in_the_ranges() -> None:
         wanted = Requirement(text)
         if wanted.name != "sleuth":
             assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
+
+
+def test_what_is_imported_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {canonicalize_name(line.split("==")[0]) for line in lines if not line.startswith("#")}
+    homes = importlib.metadata.packages_distributions()
+    files = [f for folder in (*FOLDERS, "tests") for f in (ROOT / folder).rglob("*.py")] + own_files()
+    unpinned = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in {n.partition(".")[0] for n in names} - sys.stdlib_module_names - {"sleuth", "tests"}:
+                if not pins & {canonicalize_name(home) for home in homes.get(name, ())}:
+                    unpinned.add(f"{file.relative_to(ROOT)}: {name}")
+    assert unpinned == set()
 
 
 def test_no_extra_mixes_the_two_builds_of_faiss() -> None:
