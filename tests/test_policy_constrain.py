@@ -186,3 +186,23 @@ def test_module_is_light() -> None:
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_forced_tokens_are_those_a_trainer_sees(tokens: Tokens, tokenizer: Any) -> None:
+    """Following a reply as the tokenizer writes it whole, the grammar never forces another cut of the same text."""
+    quotes = ["Jaws is a 1975 film.", "Spielberg was born in Cincinnati, Ohio.", 'He said "no".', "Café 日本語."]
+    schema = {
+        "type": "object",
+        "properties": {
+            "quotes": {"type": "array", "items": {"type": "string", "enum": quotes, "x-quote": True}, "minItems": 1},
+            "answer": {"anyOf": [{"type": "string", "enum": ["yes", "no"]}, {"type": "string", "x-span": quotes}]},
+        },
+    }
+    for picked in ([0], [1, 2], [3, 0, 1]):
+        for answer in ("yes", "no", "Cincinnati, Ohio", "1975", '"no".', "日本語"):
+            value = {"quotes": [quotes[i] for i in picked], "answer": answer}
+            said = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            written = [*tokenizer(said, add_special_tokens=False)["input_ids"], *EOS]
+            masks = list(replay(tokens.constraint(schema), written, EOS))
+            assert len(masks) == len(written) and any(len(mask) == 1 for mask in masks)
+            assert all(token in mask for token, mask in zip(written, masks, strict=True)), said
