@@ -60,7 +60,7 @@ class Catalog:
                     timer.cancel()
             except duckdb.InterruptException as error:
                 raise InputError(f"the query was stopped after {seconds:g} s") from error
-            except duckdb.Error as error:
+            except (duckdb.Error, UnicodeError) as error:
                 raise InputError(f"{error} (views: documents, passages)") from error
 
     def mask(self, where: Filter) -> np.ndarray:
@@ -76,7 +76,7 @@ class Catalog:
                 statement = f"SELECT coalesce({condition}, false) AS ok FROM _rows ORDER BY _row"
                 try:
                     self._masks[key] = self._open().execute(statement, values).fetchnumpy()["ok"].astype(bool)
-                except duckdb.Error as error:
+                except (duckdb.Error, UnicodeError) as error:
                     raise ConfigError(f"filter {dict(where)!r} does not fit the fields' types: {error}") from error
             return self._masks[key]
 

@@ -91,7 +91,7 @@ class Datastore:
         if mode not in get_args(Mode):
             raise ConfigError(f"unknown search mode {mode!r}; known: {', '.join(get_args(Mode))}")
         allowed = self._allowed(where) if where else None
-        texts = [query[:QUERY_CHARS] for query in queries]
+        texts = [query[:QUERY_CHARS].encode("utf-8", "replace").decode() for query in queries]  # no half surrogates
         worded = [text for text in texts if len(self) and WORD.search(text)]
         vectors = dict(zip(worded, self._encode(worded), strict=True)) if mode != "bm25" and worded else {}
         answers: dict[str, list[Hit]] = {}
