@@ -34,6 +34,8 @@ from sleuth.eval.records import Task
 from sleuth.eval.report import Report, figure, grid, label
 from sleuth.eval.run import compare
 from sleuth.eval.stats import Interval, interval, paired_difference
+from sleuth.retrieval.build import build
+from sleuth.retrieval.store import Datastore
 
 SETS = ("hotpotqa_s", "musique_s", "hotpotqa_r1s", "morehopqa_s", "commaqa_e", "strategyqa")
 ORDER = ("decompose", "naive-rag", "iterative", "closed-book")
@@ -120,10 +122,10 @@ def allows(tasks: Sequence[Task], store: Any) -> list[dict[str, Any]]:
     scopes: dict[str, tuple[Any, list[Task]]] = {}
     for task in tasks:
         scopes.setdefault(repr(task.where), (task.where, []))[1].append(task)
-    for name, search in searchers(store).items():
+    for name in ("bm25", "dense", "hybrid"):
         hits: dict[str, Sequence[Any]] = {}
         for where, same in scopes.values():
-            found = search([task.question for task in same], max(DEPTHS), where)
+            found = store.search([task.question for task in same], max(DEPTHS), where, mode=name)
             hits |= {task.id: ranked for task, ranked in zip(same, found, strict=True)}
         for k in DEPTHS:
             episodes = [(task, retrieved(task, hits[task.id][:k])) for task in tasks]
@@ -221,35 +223,20 @@ def _interval(metric: str, found: dict[str, Any] | None) -> str:
     return figure(metric, Interval(**found) if found and found["mean"] is not None else None)
 
 
-def searchers(store: Any) -> dict[str, Any]:
-    """The three ways to search a store, each as ``(queries, k, where) -> hits``."""
-    modes = ("bm25", "dense", "hybrid")
-    return {mode: lambda queries, k, where, mode=mode: store.search(queries, k, where, mode=mode) for mode in modes}
-
-
 class Stores:
-    """A datastore per set, built from its corpus where it is not there yet, opened once."""
+    """A datastore per set, built from its corpus (or gone on with, where a build was killed) and opened once."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.data, self.folder = data, folder
         self.opened: dict[str, Any] = {}
 
     def open(self, dataset: str) -> Any:
-        from sleuth.retrieval.store import Datastore
-
         corpus = BENCHMARKS[dataset].corpus
         if corpus not in self.opened:
-            path = self.folder / corpus
-            if not path.exists():
-                self._build(corpus_path(corpus, self.data), path)
-            self.opened[corpus] = Datastore.open(path)
+            made = build([corpus_path(corpus, self.data)], self.folder / corpus)
+            print(f"{corpus}: {made.passages} passages, {made.added} documents added", file=sys.stderr)
+            self.opened[corpus] = Datastore.open(self.folder / corpus)
         return self.opened[corpus]
-
-    def _build(self, source: Path, path: Path) -> None:
-        from sleuth.retrieval.build import build
-
-        print(f"building {path.name}", file=sys.stderr)
-        build([source], path)
 
 
 def machine() -> str:
