@@ -44,6 +44,8 @@ class Catalog:
         """Column names and at most ``limit`` rows of one SELECT; raises `InputError` with DuckDB's own words."""
         import duckdb
 
+        if query != query.encode("utf-8", "replace").decode():
+            raise InputError("the query holds half a surrogate pair, which is no character")
         with self._lock:
             connection = self._open()
             try:
@@ -60,7 +62,7 @@ class Catalog:
                     timer.cancel()
             except duckdb.InterruptException as error:
                 raise InputError(f"the query was stopped after {seconds:g} s") from error
-            except (duckdb.Error, UnicodeError) as error:
+            except duckdb.Error as error:
                 raise InputError(f"{error} (views: documents, passages)") from error
 
     def mask(self, where: Filter) -> np.ndarray:
@@ -76,7 +78,7 @@ class Catalog:
                 statement = f"SELECT coalesce({condition}, false) AS ok FROM _rows ORDER BY _row"
                 try:
                     self._masks[key] = self._open().execute(statement, values).fetchnumpy()["ok"].astype(bool)
-                except (duckdb.Error, UnicodeError) as error:
+                except (duckdb.Error, UnicodeError, TypeError) as error:
                     raise ConfigError(f"filter {dict(where)!r} does not fit the fields' types: {error}") from error
             return self._masks[key]
 

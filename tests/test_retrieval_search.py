@@ -155,6 +155,8 @@ def test_bad_filters_name_what_is_known(store: Datastore) -> None:
         store.search(["castle"], 3, {"year": {"~": 3}})
     with pytest.raises(ConfigError, match="year"):
         store.search(["castle"], 3, {"year": "a castle"})
+    with pytest.raises(ConfigError, match="theme"):
+        store.search(["castle"], 3, {"theme": "\ud800"})
 
 
 @pytest.mark.parametrize("mode", MODES)
