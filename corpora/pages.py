@@ -18,6 +18,8 @@ from sleuth.corpora.records import Document, Scalar
 _FRONT_MATTER = re.compile(r"\A---[^\S\n]*\n(.*?)\n(?:---|\.\.\.)[^\S\n]*(?:\n|\Z)", re.DOTALL)
 _FRONT_LINE = re.compile(r"^([A-Za-z][\w-]{0,40}):[^\S\n]+(\S[^\n]*)$", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,2}\s+([^\n]+?)\s*#*\s*$", re.MULTILINE)
+_DECLARED_DATES = {"extensive_search": False, "original_date": True, "max_date": "2100-01-01"}
+"""A date that a page declares, never one that merely stands in its text."""
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?")
 
 
@@ -28,10 +30,15 @@ def html(doc_id: str, data: bytes, source: str) -> Document:
     text, encoding = decode(data, html=True)
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     try:
-        found = trafilatura.bare_extraction(text, with_metadata=True, include_comments=False)
+        found = trafilatura.bare_extraction(
+            text, with_metadata=True, include_comments=False, date_extraction_params=_DECLARED_DATES
+        )
     except Exception as error:  # a parser's own failure on a hostile page must not end the build
         raise InputError(f"trafilatura could not read the page: {type(error).__name__}: {error}") from error
     body = (found.text or "").strip() if found is not None else ""
+    heading, _, rest = body.partition("\n")
+    if found is not None and rest.strip() and heading.strip() == (found.title or "").strip():
+        body = rest.strip()  # the page's heading: it is the title already
     if found is None or not body:
         raise InputError("no main text found in the page")
     extra = {"author": found.author, "sitename": found.sitename, "encoding": _unusual(encoding)}

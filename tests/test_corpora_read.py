@@ -175,3 +175,13 @@ def test_an_unmarked_encoding_is_guessed_and_says_so() -> None:
     text = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 5
     found, encoding = decode(text.encode("cp1251"))
     assert found == text and encoding.endswith("(guessed)")
+
+
+def test_a_page_repeats_no_title_and_invents_no_date(tmp_path: Path) -> None:
+    body = "<h1>Ararat</h1><p>Ararat is a film that opened on 5 November 2002 in Toronto, where it was made.</p>"
+    for name, head in (("plain", ""), ("dated", "<meta property='article:published_time' content='2003-04-05'>")):
+        page = f"<html><head><title>Ararat</title>{head}</head><body><article>{body}</article></body></html>"
+        (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
+    dated, undated = read([tmp_path], lambda drop: pytest.fail(drop.reason))
+    assert (dated.title, dated.date, undated.date) == ("Ararat", "2003-04-05", "")
+    assert dated.text.startswith("Ararat is a film")
