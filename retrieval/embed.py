@@ -7,13 +7,14 @@ before the first text is encoded.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -101,6 +102,19 @@ def _low_precision(device: str) -> Any:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One short text gains nothing from more threads, and its vector must not depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(slots=True)
 class MiniLM:
     """all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers): BERT, mean over tokens, unit length."""
@@ -167,7 +181,7 @@ class MiniLM:
         import numpy as np
         import torch
 
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), _one_thread():
             for query in queries:
                 if query not in self._cache:
                     if len(self._cache) >= 4096:

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DOCUMENTS, PASSAGES, VECTORS = "documents.arrow", "passages.arrow", "vectors.npy"
+SPAN_COLUMNS = ("document", "start", "end", "byte_start", "byte_end")
+"""Row of the document in the segment, then the passage in its text: in characters, and in bytes of UTF-8."""
 TEXT_COLUMNS = ("id", "text", "title", "url", "source", "lang", "date")
 
 
-def _schemas() -> tuple[pa.Schema, pa.Schema]:
+def schemas() -> tuple[pa.Schema, pa.Schema]:
     import pyarrow as pa
 
     documents = [(name, pa.large_string()) for name in TEXT_COLUMNS]
-    spans = [("document", pa.int32()), *((name, pa.int64()) for name in ("start", "end", "byte_start", "byte_end"))]
+    spans = [(name, pa.int64()) for name in SPAN_COLUMNS]
     return (
         pa.schema([*documents, ("metadata", pa.large_string()), ("digest", pa.binary(16))]),
         pa.schema([("id", pa.large_string()), *spans]),
@@ -47,7 +49,7 @@ def save(
     """Write the data files of a segment; ``passages`` per document, ``vectors`` (N, D) in the order of all passages."""
     import pyarrow as pa
 
-    document_schema, passage_schema = _schemas()
+    document_schema, passage_schema = schemas()
     columns: dict[str, list[object]] = {name: [getattr(d, name) for d in documents] for name in TEXT_COLUMNS}
     columns["metadata"] = [json.dumps(dict(d.metadata), ensure_ascii=False, sort_keys=True) for d in documents]
     columns["digest"] = list(digests)
@@ -87,6 +89,12 @@ class Segment:
     vectors: np.ndarray
     """(N, D) float16, unit length, one row a passage."""
     postings: Postings
+    columns: Mapping[str, pa.Array]
+    """Of the documents, as single arrays."""
+    ids: pa.Array
+    """Of the passages."""
+    spans: Mapping[str, np.ndarray]
+    """Of the passages: the columns named in `SPAN_COLUMNS`."""
 
     @classmethod
     def open(cls, folder: Path, dims: int) -> Segment:
@@ -95,33 +103,36 @@ class Segment:
 
         try:
             tables = []
-            for name, schema in zip((DOCUMENTS, PASSAGES), _schemas(), strict=True):
+            for name, schema in zip((DOCUMENTS, PASSAGES), schemas(), strict=True):
                 with pa.memory_map(str(folder / name)) as source:
                     table = pa.ipc.open_file(source).read_all()
                 if table.schema != schema:
                     raise ValueError(f"{name}: expected columns {schema.names}, found {table.schema.names}")
+                if any(column.num_chunks != 1 for column in table.columns):
+                    raise ValueError(f"{name}: expected one batch of rows")
                 tables.append(table)
             vectors = load_array(folder / VECTORS)
             if vectors.shape != (len(tables[1]), dims) or vectors.dtype != np.float16:
                 found = f"{vectors.dtype} {vectors.shape}"
                 raise ValueError(f"{VECTORS}: expected float16 {(len(tables[1]), dims)}, found {found}")
-            return cls(folder, tables[0], tables[1], vectors, Postings.load(folder))
+            columns = {name: tables[0][name].chunk(0) for name in tables[0].column_names}
+            spans = {name: tables[1][name].chunk(0).to_numpy() for name in SPAN_COLUMNS}
+            ids = tables[1]["id"].chunk(0)
+            return cls(folder, tables[0], tables[1], vectors, Postings.load(folder), columns, ids, spans)
         except (ValueError, OSError, pa.ArrowException) as error:
             raise StoreError(f"{folder}: not a segment of this format: {error}") from error
 
     def document(self, row: int) -> Document:
-        values = {name: self.documents[name][row].as_py() for name in TEXT_COLUMNS}
-        return Document(**values, metadata=json.loads(self.documents["metadata"][row].as_py()))
+        values = {name: self.columns[name][row].as_py() for name in TEXT_COLUMNS}
+        return Document(**values, metadata=json.loads(self.columns["metadata"][row].as_py()))
 
     def passage(self, row: int) -> tuple[Passage, Mapping[str, str]]:
         """The passage of a row, and url, source and date of its document."""
-        span = {name: self.passages[name][row].as_py() for name in self.passages.column_names}
-        d = span["document"]
-        buffer = self.documents["text"][d].as_buffer()
-        text = buffer[span["byte_start"] : span["byte_end"]].to_pybytes().decode()
-        doc_id, title = (self.documents[name][d].as_py() for name in ("id", "title"))
-        shown = {name: self.documents[name][d].as_py() for name in ("url", "source", "date")}
-        return Passage(span["id"], doc_id, span["start"], span["end"], title, text), shown
+        document, start, end, byte_start, byte_end = (int(self.spans[name][row]) for name in SPAN_COLUMNS)
+        text = self.columns["text"][document].as_buffer()[byte_start:byte_end].to_pybytes().decode()
+        doc_id, title = self.columns["id"][document].as_py(), self.columns["title"][document].as_py()
+        shown = {name: self.columns[name][document].as_py() for name in ("url", "source", "date")}
+        return Passage(self.ids[row].as_py(), doc_id, start, end, title, text), shown
 
 
 def field_types(documents: Sequence[Document]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from sleuth.retrieval.embed import QUERY_CHARS, Embedder, embedder
 from sleuth.retrieval.fuse import reciprocal_rank
 from sleuth.retrieval.layout import Manifest, check_sums, read_manifest
 from sleuth.retrieval.records import Filter, Hit, Retriever
-from sleuth.retrieval.segment import Segment, merged_type
+from sleuth.retrieval.segment import Segment, merged_type, schemas
 from sleuth.retrieval.tokens import WORD, Analyzer
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Datastore:
 
     def _id(self, row: int) -> str:
         segment, at = self._place(row)
-        return segment.passages["id"][at].as_py()
+        return segment.ids[at].as_py()
 
     def _encode(self, queries: Sequence[str]) -> np.ndarray:
         with self._lock:
@@ -194,7 +194,7 @@ class Datastore:
     def _allowed(self, where: Filter) -> np.ndarray:
         """(passages,) bool."""
         mask = self._catalog.mask(where)
-        rows = [segment.passages["document"].to_numpy() + first
+        rows = [segment.spans["document"] + first
                 for segment, first in zip(self._segments, self._first_documents, strict=False)]  # fmt: skip
         return mask[np.concatenate(rows)] if rows else np.zeros(0, bool)
 
@@ -202,12 +202,10 @@ class Datastore:
         """Documents and passages of all segments, numbered through, for the catalog."""
         import pyarrow as pa
 
-        from sleuth.retrieval.segment import _schemas
-
-        schemas = _schemas()
-        documents = pa.concat_tables([schemas[0].empty_table(), *(s.documents for s in self._segments)])
-        passages = pa.concat_tables([schemas[1].empty_table(), *(s.passages for s in self._segments)])
-        rows = [np.zeros(0, "i8"), *(segment.passages["document"].to_numpy() + first
+        document_schema, passage_schema = schemas()
+        documents = pa.concat_tables([document_schema.empty_table(), *(s.documents for s in self._segments)])
+        passages = pa.concat_tables([passage_schema.empty_table(), *(s.passages for s in self._segments)])
+        rows = [np.zeros(0, "i8"), *(segment.spans["document"] + first
                 for segment, first in zip(self._segments, self._first_documents, strict=False))]  # fmt: skip
         documents = documents.append_column("_row", pa.array(np.arange(len(documents))))
         return documents, passages.append_column("_document", pa.array(np.concatenate(rows)))
