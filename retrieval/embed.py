@@ -15,6 +15,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -104,7 +105,8 @@ def _low_precision(device: str) -> Any:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """One short text gains nothing from more threads, and its vector must not depend on their number."""
+    """Batches run beside one another instead of being split: a vector does not depend on the number of threads, and
+    nothing waits at barriers when another process takes a core."""
     import torch
 
     before = torch.get_num_threads()
@@ -168,20 +170,24 @@ class MiniLM:
             ids = self._tokenize(texts)
             order = sorted(range(len(texts)), key=lambda n: (-len(ids[n]), n))
             model = self._model(_low_precision(self.device))
+            batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
             vectors = np.zeros((len(texts), self.dims), np.float32)
-            with torch.inference_mode():
-                for start in range(0, len(order), batch_size):
-                    rows = order[start : start + batch_size]
-                    vectors[rows] = self._forward(model, [ids[n] for n in rows])
+            workers = torch.get_num_threads() if self.device == "cpu" else 1
+            done = 0
+            with _one_thread(), ThreadPoolExecutor(workers) as pool:
+                results = pool.map(lambda rows: self._forward(model, [ids[n] for n in rows]), batches)
+                for rows, found in zip(batches, results, strict=True):
+                    vectors[rows] = found
+                    done += len(rows)
                     if progress is not None:
-                        progress(start + len(rows))
+                        progress(done)
         return vectors
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
         import numpy as np
         import torch
 
-        with self._lock, torch.inference_mode(), _one_thread():
+        with self._lock, _one_thread():
             for query in queries:
                 if query not in self._cache:
                     if len(self._cache) >= 4096:
@@ -200,7 +206,8 @@ class MiniLM:
         longest = max(map(len, ids))
         tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=self.device)  # (B, T)
         mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=self.device)  # (B, T)
-        states = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()  # (B, T, D)
+        with torch.inference_mode():
+            states = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()  # (B, T, D)
         pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # (B, D)
         return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
 
