@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import CHAT_TEMPLATE
 from sleuth.agents.records import Message
+from sleuth.agents.roles import answerer
 from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.records import Passage
 from sleuth.training import recipe
 from sleuth.training.examples import BUILDERS, Example
 from sleuth.training.held_out import compare, held_out
@@ -51,6 +54,10 @@ def tokenizer() -> Any:
     )
     made.chat_template = CHAT_TEMPLATE
     return made
+
+
+def grammars() -> Grammars:
+    return Grammars(tokenizer(), 260, [2])
 
 
 def model() -> Any:
@@ -109,9 +116,9 @@ def test_the_loss_falls_and_the_adapter_is_what_peft_reads(tmp_path: Path) -> No
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny" and config["r"] == 4
     loaded = PeftModel.from_pretrained(model(), str(folder))
-    tokens = tokenize(tokenizer(), TOY[0])
+    tokens = tokenize(tokenizer(), TOY[0], grammars())
     with torch.no_grad():
-        trained = completion_loss(loaded, [tokens], 2) / len(tokens.completion)
+        trained = completion_loss(loaded, [tokens], 2)
     assert float(trained) < 0.6 * course[0]
 
 
@@ -165,26 +172,50 @@ def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
         run(tmp_path / "short", dataclasses.replace(SPEC, max_tokens=3))
 
 
-def test_the_loss_counts_completion_tokens_only_whatever_the_padding() -> None:
+def test_the_loss_counts_choices_only_among_what_was_allowed_whatever_the_padding() -> None:
+    import numpy as np
     import torch
 
     adapted = adapt(model(), SPEC, "tiny")
-    rows = [Tokens((1, 4, 7, 8), (9, 10, 2)), Tokens((1, 6), (11, 2)), Tokens((1, 5, 5, 5, 5, 5), (7, 2))]
+    rows = [
+        Tokens((1, 4, 7, 8), (9, 10, 2), (None, np.array([3, 10, 40]), ())),
+        Tokens((1, 6), (11, 2), (None, None)),
+        Tokens((1, 5, 5, 5, 5, 5), (7, 2), ((), np.array([2, 7]))),
+    ]
     together = completion_loss(adapted, rows, 2).item()
     apart = sum(completion_loss(adapted, [row], 2).item() for row in rows)
     assert together == pytest.approx(apart, rel=1e-5)
-    ids = torch.tensor([rows[0].prompt + rows[0].completion])
-    scores = torch.log_softmax(adapted(input_ids=ids).logits, -1)[0]
-    by_hand = -sum(scores[i - 1, ids[0, i]] for i in range(4, 7))
-    assert completion_loss(adapted, rows[:1], 2).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    with torch.no_grad():
+        logits = adapted(torch.tensor([[1, 4, 7, 8, 9, 10]])).logits[0].float()
+    free = logits[3].log_softmax(0)[9]
+    among = logits[4, [3, 10, 40]].log_softmax(0)[1]
+    assert completion_loss(adapted, rows[:1], 2).item() == pytest.approx(-(free + among).item() / 2, rel=1e-5)
 
 
 def test_the_prompt_is_rendered_with_its_header_and_the_reply_ends_the_turn() -> None:
     made = tokenizer()
-    tokens = tokenize(made, TOY[0])
+    tokens = tokenize(made, TOY[0], grammars())
     assert made.decode(tokens.prompt).endswith("where is the town one<|im_end|>\n<|im_start|>assistant\n")
     assert made.decode(tokens.prompt).startswith("<|im_start|>system\nanswer<|im_end|>")
     assert made.decode(tokens.completion) == "red town<|im_end|>" and tokens.completion[-1] == made.eos_token_id
+    assert set(tokens.choices) == {None}
+
+
+def test_a_reply_is_scored_where_its_schema_left_a_choice() -> None:
+    made = tokenizer()
+    passage = Passage("p", "p", 0, 31, "Town", "The town is red. It has a river.")
+    reply = json.dumps(answerer.target("red", ["The town is red."]), separators=(",", ":"))
+    asked = dataclasses.replace(example("what colour", reply, "answerer"), schema=answerer.schema([passage]))
+    tokens = tokenize(made, asked, grammars())
+    assert made.decode(tokens.completion) == reply + "<|im_end|>"
+    drawn = [(made.decode([i]), c) for i, c in zip(tokens.completion, tokens.choices, strict=True) if len(c)]
+    assert made.decode([*drawn[0][1]]) == "IT"  # the first letters of the two sentences
+    assert len(drawn) < len(tokens.completion) / 2
+    said = "".join(token for token, _ in drawn)
+    assert said == 'T]re"'  # which sentence, no other, a word in r, not river, no longer span
+    never = dataclasses.replace(asked, completion=reply.replace("is red", "was red"))
+    with pytest.raises(InputError, match="its schema does not allow"):
+        tokenize(made, never, grammars())
 
 
 def test_schedule_micro_batches_and_rate() -> None:
@@ -193,7 +224,7 @@ def test_schedule_micro_batches_and_rate() -> None:
     order = [i for batch in batches for i in batch]
     assert len(order) == 15 and len(batches) == 4 and sorted(order[:10]) == list(range(10))
     assert len(set(order[10:])) == 5 and order[:5] != order[10:]
-    rows = [Tokens((1,) * n, (2,)) for n in (5, 90, 6, 40, 41, 7)]
+    rows = [Tokens((1,) * n, (2,), (None,)) for n in (5, 90, 6, 40, 41, 7)]
     cut = micro_batches(rows, 100)
     assert sorted(len(row) for part in cut for row in part) == [6, 7, 8, 41, 42, 91]
     assert all(max(map(len, part)) * len(part) <= 100 for part in cut) and len(cut) == 3
@@ -210,7 +241,7 @@ def write(path: Path, text: str) -> Path:
 def test_the_shipped_recipe_reads() -> None:
     read = recipe.read(FIRST)
     assert read.name == "first" and read.sft.seed == read.seed
-    assert all((role, name) in BUILDERS for role, sets in read.examples.items() for name in sets)
+    assert all((kind, name) in BUILDERS for kind, sets in read.examples.items() for name in sets)
     assert set(recipe.TRAIN_TENTHS).isdisjoint(recipe.HELD_OUT_TENTHS) and min(recipe.HELD_OUT_TENTHS) == 3
 
 

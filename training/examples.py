@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleuth.agents.records import Message
+from sleuth.agents.records import JsonSchema, Message
 from sleuth.agents.roles import answerer, planner, reflector, rewriter
 from sleuth.agents.trace import UNKNOWN
 from sleuth.corpora.errors import ConfigError
@@ -28,6 +28,8 @@ MAX_PASSAGE_CHARS = 1200
 MAX_QUOTE_CHARS = 420
 """Longer ones cost more tokens than they teach."""
 MAX_ANSWER_WORDS = 10
+MAX_STEPS = 4
+"""Of a plan, as in the strategies' ``max_goals``."""
 
 _STOPWORDS = frozenset(
     "a an and are as at be been both but by can could did do does for from had has have he her him his how i in into "
@@ -44,6 +46,8 @@ class Example:
     messages: tuple[Message, ...]
     completion: str
     """The reply as compact JSON, without the end-of-turn token."""
+    schema: JsonSchema | None = None
+    """What the role would ask the policy for; None trains on every token of the reply alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +219,22 @@ def answer_single(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Exa
         yield _answerer(qa, row, row["question"], passages, [hop.quote], hop.answer, [])
 
 
+def read_closely(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
+    """The answerer over the gold and few negatives: short prompts, so that many answers are seen for their cost."""
+    chain = [(hop.passage, hop.quote, hop.answer) for hop in hops(qa, row)]
+    for question, wanted in asked_of(qa, row) if row["hops"] > 1 and row["support_mode"] == "all" else []:
+        found = evidence(qa, row, wanted)
+        answer = _answer([wanted], [text for p, _ in found for text in (p.text, p.title)])
+        if found and answer:
+            quotes = [quote for _, quote in found]
+            passages = shown(qa, question, [p for p, _ in found], rng, len(found) + rng.randint(0, 1))
+            yield _answerer(qa, row, question, passages, quotes, answer, noisy_facts(qa, row, passages, rng))
+    for passage, quote, answer in chain if row["hops"] == 1 or row["support_mode"] == "any" else []:
+        if len(answer.split()) <= 6 and len(passage.text) <= MAX_PASSAGE_CHARS:
+            passages = shown(qa, row["question"], [passage], rng, rng.randint(1, 3))
+            yield _answerer(qa, row, row["question"], passages, [quote], answer, [])
+
+
 def answer_list(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
     """CommaQA rows with one item (a list cannot be one span); passages come from the row's own scope only."""
     if len(row["answer_items"]) != 1:
@@ -240,6 +260,7 @@ def answer_closed(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Exa
             answerer.CLOSED_PROMPT,
             answerer.user(row["question"]),
             answerer.target(answer, None),
+            answerer.schema(()),
         )
 
 
@@ -267,10 +288,16 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("answerer", "nq_train"): answer_single,
     ("answerer", "xquad_en"): answer_single,
     ("answerer", "commaqa_e"): answer_list,
+    ("reader", "hotpotqa_s"): read_closely,
+    ("reader", "musique_s"): read_closely,
+    ("reader", "morehopqa_s"): read_closely,
+    ("reader", "hotpotqa_r1s"): read_closely,
+    ("reader", "nq_train"): read_closely,
+    ("reader", "xquad_en"): read_closely,
     ("closed", "nq_train"): answer_closed,
     ("closed", "hotpotqa_s"): answer_closed,
 }
-"""By role (``closed`` is the answerer without passages) and set."""
+"""By kind and set; a kind is a role, or ``reader`` (the answerer over few passages), or ``closed`` (over none)."""
 
 
 # --- what is known of a row ------------------------------------------------------------------------------------------
@@ -435,13 +462,15 @@ def _content(text: str) -> set[str]:
 
 
 def _planner(qa: QuestionSet, row: Row, question: str, steps: Sequence[str]) -> Example:
-    return _example("planner", qa, row, planner.PROMPT, planner.user(question), planner.target(steps))
+    schema = planner.schema(MAX_STEPS)
+    return _example("planner", qa, row, planner.PROMPT, planner.user(question), planner.target(steps), schema)
 
 
 def _rewriter(
     qa: QuestionSet, row: Row, goal: str, query: str, known: Sequence[str] = (), tried: Sequence[str] = ()
 ) -> Example:
-    return _example("rewriter", qa, row, rewriter.PROMPT, rewriter.user(goal, known, tried), rewriter.target(query))
+    user = rewriter.user(goal, known, tried)
+    return _example("rewriter", qa, row, rewriter.PROMPT, user, rewriter.target(query), rewriter.schema())
 
 
 def _reflector(
@@ -454,7 +483,8 @@ def _reflector(
     known: Sequence[str] = (),
 ) -> Example:
     user, reply = reflector.user(goal, passages, known), reflector.target(quote, answer)
-    return _example("reflector", qa, row, reflector.PROMPT, user, reply)
+    schema = reflector.schema(passages, known)
+    return _example("reflector", qa, row, reflector.PROMPT, user, reply, schema)
 
 
 def _answerer(
@@ -467,9 +497,11 @@ def _answerer(
     facts: Sequence[tuple[str, str]],
 ) -> Example:
     user, reply = answerer.user(question, passages, facts), answerer.target(answer, list(dict.fromkeys(quotes)))
-    return _example("answerer", qa, row, answerer.PROMPT, user, reply)
+    return _example("answerer", qa, row, answerer.PROMPT, user, reply, answerer.schema(passages, facts))
 
 
-def _example(role: str, qa: QuestionSet, row: Row, prompt: str, user: str, reply: Mapping[str, Any]) -> Example:
+def _example(
+    role: str, qa: QuestionSet, row: Row, prompt: str, user: str, reply: Mapping[str, Any], schema: JsonSchema
+) -> Example:
     text = json.dumps(reply, ensure_ascii=False, separators=(",", ":"))
-    return Example(role, f"{qa.name}/{row['id']}", (Message("system", prompt), Message("user", user)), text)
+    return Example(role, f"{qa.name}/{row['id']}", (Message("system", prompt), Message("user", user)), text, schema)

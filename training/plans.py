@@ -62,7 +62,7 @@ def natural(step: str) -> str:
 
 
 def resolved(steps: Sequence[str], answers: Sequence[str]) -> list[str]:
-    """Each step with the answers of earlier ones filled in; ``#32`` that no step stands for is left (a jersey number)."""
+    """Each step with the answers of earlier ones filled in; ``#32`` with no such step is left (a jersey number)."""
 
     def filled(index: int, step: str) -> str:
         return re.sub(r"#(\d+)", lambda m: answers[int(m[1]) - 1] if 0 < int(m[1]) <= index else m[0], step)

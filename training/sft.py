@@ -1,7 +1,9 @@
 """Supervised fine-tuning teaches a low-rank adapter to say the completion of each example after its prompt.
 
-The loss is the mean cross-entropy over completion tokens, the end-of-turn token included; prompts weigh nothing. Runs
-are resumable: on CPU a run that was stopped and resumed writes the same bytes as one that was not.
+The loss of an example is the mean cross-entropy over the tokens of its completion that were a choice: each is scored
+among the tokens that constrained decoding would have drawn it from, forced ones and prompts weigh nothing (`choices`).
+Without a schema every token counts, the end-of-turn token included. Runs are resumable: on CPU a run that was stopped
+and resumed writes the same bytes as one that was not.
 
 LoRA is arXiv 2106.09685, AdamW arXiv 1711.05101. Differs from the usual loop in what CPUs need: hidden states are
 computed for whole sequences but logits only where a completion token is predicted, because over a vocabulary of 49,152
@@ -23,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import render
 from sleuth.corpora.errors import InputError, SleuthError
+from sleuth.training.choices import walk
 from sleuth.training.examples import Example
 
 END_OF_TURN = "<|im_end|>"
@@ -71,6 +75,8 @@ class Tokens:
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     """The end-of-turn token included."""
+    choices: tuple[Any, ...]
+    """One per completion token: the ids it is scored among, None for all, ``()`` for a forced one."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -98,7 +104,8 @@ def train(
     out = Path(out)
     if not resume and (out / _LOG).exists():
         raise InputError(f"{out} already holds a run: resume it, or give another folder")
-    rows = [tokens for example in examples if len(tokens := tokenize(tokenizer, example)) <= spec.max_tokens]
+    grammars = Grammars(tokenizer, model.config.vocab_size, [_end(tokenizer)])
+    rows = [row for example in examples if len(row := tokenize(tokenizer, example, grammars)) <= spec.max_tokens]
     if not rows:
         raise InputError(f"no example of {len(examples)} has at most {spec.max_tokens} tokens: nothing to train on")
     batches = schedule(len(rows), spec)
@@ -112,7 +119,7 @@ def train(
         done = _restore(out, optimizer, params, spec, len(batches))
     else:
         done = 0
-        _log(out, {"examples": len(rows), "left_out": len(examples) - len(rows), "steps": len(batches)})
+        _log(out, {**_counts(rows), "left_out": len(examples) - len(rows), "steps": len(batches)})
     started, seen = time.perf_counter(), 0
     for step in range(done, len(batches)):
         batch = [rows[i] for i in batches[step]]
@@ -133,10 +140,19 @@ def train(
     return export(adapted, out / "adapter")
 
 
-def tokenize(tokenizer: Any, example: Example) -> Tokens:
-    """Prompt ids as the engine renders them; completion ids with the end-of-turn token."""
-    completion = tokenizer(example.completion + END_OF_TURN, add_special_tokens=False)["input_ids"]
-    return Tokens(tuple(render(tokenizer, example.messages)), tuple(completion))
+def tokenize(tokenizer: Any, example: Example, grammars: Grammars) -> Tokens:
+    """Prompt ids as the engine renders them; completion ids with the end-of-turn token, and their choices.
+
+    A completion that its own schema does not allow raises `InputError`: no policy could ever say it.
+    """
+    prompt = tuple(render(tokenizer, example.messages))
+    if example.schema is None:
+        completion = tokenizer(example.completion + END_OF_TURN, add_special_tokens=False)["input_ids"]
+        return Tokens(prompt, tuple(completion), (None,) * len(completion))
+    walked = walk(grammars, example.schema, example.completion, _end(tokenizer))
+    if walked is None:
+        raise InputError(f"{example.role} example {example.source}: its schema does not allow {example.completion!r}")
+    return Tokens(prompt, tuple(walked[0]), tuple(walked[1]))
 
 
 def schedule(num_rows: int, spec: SftSpec) -> list[list[int]]:
@@ -180,18 +196,19 @@ def adapt(model: Any, spec: SftSpec, base: str) -> Any:
 
 
 def completion_loss(adapted: Any, rows: Sequence[Tokens], pad: int) -> Any:
-    """Summed cross-entropy of the completion tokens of some rows, as a scalar tensor."""
+    """Sum over rows of the mean cross-entropy of a row's choices, as a scalar tensor."""
     import torch
 
     model = adapted.get_base_model()
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad)  # (B, T), padded on the right
     mask = torch.zeros((len(rows), width), dtype=torch.long)
-    predicts = torch.zeros((len(rows), width), dtype=torch.bool)  # positions whose next token is of the completion
+    predicts = torch.zeros((len(rows), width), dtype=torch.bool)  # positions whose next token is a choice
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row.prompt + row.completion)
         mask[i, : len(row)] = 1
-        predicts[i, len(row.prompt) - 1 : len(row) - 1] = True
+        drawn = torch.tensor([not _forced(choice) for choice in row.choices])
+        predicts[i, len(row.prompt) - 1 : len(row) - 1] = drawn
     ids, mask, predicts = (t.to(model.device) for t in (ids, mask, predicts))
     low = next(p for p in model.parameters() if not p.requires_grad).dtype
     mixed = torch.autocast(model.device.type, dtype=low) if low != torch.float32 else nullcontext()
@@ -200,7 +217,15 @@ def completion_loss(adapted: Any, rows: Sequence[Tokens], pad: int) -> Any:
         hidden = model.model(input_ids=ids, attention_mask=padded, use_cache=False).last_hidden_state  # (B, T, H)
         logits = model.lm_head(hidden[predicts]).float()  # (N, V)
     wanted = ids[:, 1:][predicts[:, :-1]]  # (N,)
-    return torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+    choices = [[choice for choice in row.choices if not _forced(choice)] for row in rows]
+    weights = torch.tensor([1 / len(drawn) for drawn in choices for _ in drawn], device=model.device)  # (N,)
+    barred = torch.zeros(logits.shape, dtype=torch.bool)  # (N, V); one mask and one sum cost less than a slice a choice
+    for n, ids_allowed in enumerate(choice for drawn in choices for choice in drawn):
+        if ids_allowed is not None:
+            barred[n] = True
+            barred[n, torch.from_numpy(ids_allowed)] = False
+    logits = logits.masked_fill(barred.to(logits.device), float("-inf"))
+    return (weights * torch.nn.functional.cross_entropy(logits, wanted, reduction="none")).sum()
 
 
 def micro_batches(rows: Sequence[Tokens], max_tokens: int) -> list[list[Tokens]]:
@@ -236,12 +261,24 @@ def export(adapted: Any, folder: Path) -> Path:
     return folder
 
 
+def _counts(rows: Sequence[Tokens]) -> dict[str, int]:
+    choices = [choice for row in rows for choice in row.choices]
+    return {"examples": len(rows), "completion_tokens": len(choices), "forced": sum(map(_forced, choices))}
+
+
+def _forced(choice: Any) -> bool:
+    return isinstance(choice, tuple)
+
+
+def _end(tokenizer: Any) -> int:
+    return int(tokenizer.convert_tokens_to_ids(END_OF_TURN))
+
+
 def _accumulate(adapted: Any, batch: Sequence[Tokens], spec: SftSpec, pad: int) -> float:
-    """Gradients of one batch; the mean loss per completion token."""
-    total = sum(len(row.completion) for row in batch)
+    """Gradients of one batch; the mean loss of its examples."""
     summed = 0.0
     for rows in micro_batches(batch, spec.micro_tokens):
-        loss = completion_loss(adapted, rows, pad) / total
+        loss = completion_loss(adapted, rows, pad) / len(batch)
         loss.backward()
         summed += loss.item()
     return summed
