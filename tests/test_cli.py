@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import sleuth
 from sleuth import cli
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Message
@@ -300,3 +302,17 @@ def test_a_damaged_store_is_refused(damage: str, words: str, run: Run, store: Pa
         largest.write_bytes(content if damage == "flip" else content[: len(content) // 2])
     said = run("search", copy, "fish")
     assert said.code == 4 and said.err.startswith("error: ") and words in said.err
+
+
+def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) -> None:
+    session = sleuth.Session.open(store, policy=endpoint)
+
+    async def once() -> sleuth.Episode:
+        try:
+            return await session.ask(QUESTION)
+        finally:
+            await session.aclose()
+
+    episode = asyncio.run(once())
+    assert episode.answer is not None and episode.answer.text == "Cincinnati, Ohio"
+    assert episode.stop == "answered" and episode.fingerprint == session.store.fingerprint

@@ -6,12 +6,12 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sleuth.commands.asking import ADAPTER, AdapterOption, PolicyOption, adapter_of, leave
-from sleuth.commands.stores import build_store
+from sleuth.commands.stores import build_store, show_report
 from sleuth.corpora.errors import InputError
 from sleuth.exits import CODES
 from sleuth.terminal import out, say
@@ -42,9 +42,9 @@ def demo(
     chosen = rows if every else [row for row in rows if row.get("shown")]
     started = time.monotonic()
     store, episodes = folder / "store", folder / "episodes.jsonl"
-    build_store([home / "pages"], store)
+    show_report(build_store([home / "pages"], store))
     session = Session.open(store, policy=policy, adapter=adapter_of(adapter))
-    answered = asyncio.run(_ask(session, [row["question"] for row in chosen], episodes, started))
+    answered = asyncio.run(_ask(session, chosen, episodes, started, every))
     say("")
     say(f"{len(answered)} answers in {time.monotonic() - started:.0f} s. Go on with:")
     say(f"  sleuth show {episodes}")
@@ -54,17 +54,21 @@ def demo(
         leave(episode)
 
 
-async def _ask(session: Session, questions: list[str], file: Path, started: float) -> list[Episode]:
+async def _ask(
+    session: Session, rows: list[dict[str, Any]], file: Path, started: float, compare: bool
+) -> list[Episode]:
     """The questions one after another, each shown live, its citations recomputed from the store."""
     from sleuth import view
     from sleuth.agents import cite
 
     done = []
-    for question in questions:
-        out().print(f"\n{question}", style="bold cyan")
-        episode = await session.ask(question, on_step=view.Live().step, out=file)
+    for row in rows:
+        out().print(f"\n{row['question']}", style="bold cyan")
+        episode = await session.ask(row["question"], on_step=view.Live().step, out=file)
         checks = cite.verify(episode, session.store)
         out().print(view.answer(episode, session.urls(episode), checks))
+        if compare:
+            out().print(f"  expected: {row['answers'][0]}", style="dim")
         say(f"{view.spent(episode)}; {time.monotonic() - started:.0f} s since the start")
         if not all(check.holds for check in checks):
             raise typer.Exit(CODES["verification"])
