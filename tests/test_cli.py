@@ -316,3 +316,13 @@ def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) ->
     episode = asyncio.run(once())
     assert episode.answer is not None and episode.answer.text == "Cincinnati, Ohio"
     assert episode.stop == "answered" and episode.fingerprint == session.store.fingerprint
+
+
+def test_strategies_are_measured_side_by_side(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
+    arguments = ("eval", "hotpotqa_s", "--store", store, "--policy", endpoint, "--limit", 2, "--out", tmp_path / "out")
+    said = run(*arguments, "--strategy", "naive-rag, closed-book", "--json")
+    assert said.code == 0, said.err
+    assert [report["name"] for report in said.json()] == ["naive-rag", "closed-book"]
+    again = run(*arguments, "--strategy", "naive-rag, closed-book", "--resume")
+    assert again.code == 0 and "closed-book" in again.out
+    assert len((tmp_path / "out" / "naive-rag.jsonl").read_text().splitlines()) == 2
