@@ -92,6 +92,17 @@ def test_company_changes_nothing(policy: EmbeddedPolicy) -> None:
     asyncio.run(run())
 
 
+def test_packed_weights_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    got = []
+    for packing in (True, False):
+        if not packing:
+            monkeypatch.setattr("sleuth.agents.policy.ragged._pack", lambda model: None)
+        policy = EmbeddedPolicy(folder, dtype="bfloat16", device="cpu")
+        got.append(asyncio.run(together(policy, 6)))
+        policy.close()
+    assert all(map(same, *got))
+
+
 def test_cached_head_changes_nothing_but_the_count(folder: Path) -> None:
     fresh = EmbeddedPolicy(folder, dtype="float32", device="cpu")
     first, second = (asyncio.run(draw(fresh, 4)) for _ in range(2))
