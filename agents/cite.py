@@ -31,10 +31,10 @@ _STOPWORDS = frozenset(
     re.findall(
         r"\w+",
         """
-        a also an and are as at be been both but by can could did do does either for from had has have he her hers him
-        his how i if in into is it its me more most my no nor not of on or our out same she so some such than that the their
-        them then there these they this those to too under up was we were what when where which while who whom whose why
-        will with would yes you your
+        a also an and are as at be been both but by can could did do does either for from had has have he her
+        hers him his how i if in into is it its me more most my no nor not of on or our out same she so some
+        such than that the their them then there these they this those to too under up was we were what when
+        where which while who whom whose why will with would yes you your
         """,
     )
 )

@@ -6,11 +6,14 @@ that decoding would have drawn it from, and tokens that the grammar forces, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.records import JsonSchema
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FREE = 0.5
 """A choice among more than this share of the vocabulary is no constraint worth storing."""
@@ -45,7 +48,7 @@ def walk(grammars: Grammars, schema: JsonSchema, text: str, end: int) -> tuple[l
         rest = rest[len(grammars.table.decode_bytes([token])) :]
 
 
-def _next(grammars: Grammars, rest: bytes, allowed: Sequence[int], end: int) -> int | None:
+def _next(grammars: Grammars, rest: bytes, allowed: NDArray[np.int64], end: int) -> int | None:
     """The token that the tokenizer would go on with; where that one may not stand, the longest that may."""
     import numpy as np
 
