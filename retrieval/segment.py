@@ -107,7 +107,7 @@ class Segment:
                 with pa.memory_map(str(folder / name)) as source:
                     table = pa.ipc.open_file(source).read_all()
                 if table.schema != schema:
-                    raise ValueError(f"{name}: expected columns {schema.names}, found {table.schema.names}")
+                    raise ValueError(f"{name}: expected {_typed(schema)}; found {_typed(table.schema)}")
                 if any(column.num_chunks != 1 for column in table.columns):
                     raise ValueError(f"{name}: expected one batch of rows")
                 tables.append(table)
@@ -153,3 +153,7 @@ def merged_type(kinds: set[str]) -> str:
     if len(kinds) == 1:
         return next(iter(kinds))
     return "float" if kinds == {"int", "float"} else "str"
+
+
+def _typed(schema: pa.Schema) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in schema)
