@@ -1,6 +1,6 @@
 """A held-out figure says how well a policy gives the replies of examples that it was not trained on.
 
-It looks at single replies, greedy and without a decoding constraint, not at whole runs: a quick check of a checkpoint
+It looks at single replies, greedy and decoded under each role's own schema, not at whole runs: a quick check of a checkpoint
 before the harness is asked. Rows come from the bucket that is neither trained nor reported on.
 """
 
@@ -35,7 +35,7 @@ def held_out(examples: Sequence[Example], each: int, seed: int) -> list[Example]
 async def score(policy: Policy, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
     """By role: how many, the share of replies with every wanted key, and the mean EM and F1 of what they say."""
     sampling = Sampling(max_tokens=MAX_TOKENS)
-    replies = await asyncio.gather(*(policy.sample(e.messages, sampling) for e in examples))
+    replies = await asyncio.gather(*(policy.sample(e.messages, sampling, e.schema) for e in examples))
     rows: dict[str, list[dict[str, float]]] = {}
     for example, reply in zip(examples, replies, strict=True):
         rows.setdefault(example.role, []).append(compare(example.completion, reply.text))

@@ -101,7 +101,7 @@ def compare(
     figures = {}
     for name, folder in (("untrained", None), ("trained", adapter)):
         progress(f"{name}: {len(chosen)} held-out examples")
-        policy = EmbeddedPolicy(base, adapter=folder, constrain="none")
+        policy = EmbeddedPolicy(base, adapter=folder)
         try:
             figures[name] = asyncio.run(score(policy, chosen))
         finally:

@@ -1,7 +1,7 @@
-"""The answerer quotes the sentences that decide the question, then answers; each quote becomes a checked citation.
+"""The answerer gives the answer, then quotes the sentences that decide it; each quote becomes a checked citation.
 
-Quotes come before the answer so that the answer is read off them (as AutoRefine, arXiv 2505.11277, refines before it
-answers). Without retrieval it gives the answer alone.
+The answer comes first because a small model reads it off the passages better than it picks a sentence by its first
+word, and finds the deciding sentence easily once the answer stands (docs/LOG.md). Without retrieval it answers alone.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sleuth.corpora.records import Passage
 
 MAX_QUOTES = 4
 
-PROMPT = """Quote the sentences that decide the question, then give the shortest answer.
+PROMPT = """Give the shortest answer to the question, then quote the sentences that decide it.
 Example question: Where was the director of Jaws born?
 [1] Jaws (film): Jaws is a 1975 film directed by Steven Spielberg. It was a success.
 [2] Steven Spielberg: Spielberg was born in Cincinnati, Ohio.
-Example reply: {"quotes":["Jaws is a 1975 film directed by Steven Spielberg.",\
-"Spielberg was born in Cincinnati, Ohio."],"answer":"Cincinnati, Ohio"}"""
+Example reply: {"answer":"Cincinnati, Ohio","quotes":["Jaws is a 1975 film directed by Steven Spielberg.",\
+"Spielberg was born in Cincinnati, Ohio."]}"""
 
 CLOSED_PROMPT = """Give the shortest answer to the question.
 Example question: Where was the director of Jaws born?
@@ -39,18 +39,17 @@ def user(question: str, passages: Sequence[Passage] = (), facts: Sequence[tuple[
 
 def target(answer: str, quotes: Sequence[str] | None) -> dict[str, Any]:
     """The reply that a training example shows; ``quotes`` None for the closed-book form."""
-    return {"answer": answer} if quotes is None else {"quotes": list(quotes), "answer": answer}
+    return {"answer": answer} if quotes is None else {"answer": answer, "quotes": list(quotes)}
 
 
 def schema(passages: Sequence[Passage], facts: Sequence[tuple[str, str]] = ()) -> JsonSchema:
-    properties: dict[str, Any] = {}
-    answer: dict[str, Any] = {"type": "string", "minLength": 1}
+    properties: dict[str, Any] = {"answer": {"type": "string", "minLength": 1}}
     if passages:
+        texts = [p.text for p in passages] + [p.title for p in passages if p.title] + [a for _, a in facts]
+        span = {"type": "string", "x-span": texts}
+        properties["answer"] = {"anyOf": [{"type": "string", "enum": ["yes", "no"]}, span]}
         item = {"type": "string", "enum": quotable(passages), "x-quote": True}
         properties["quotes"] = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_QUOTES}
-        texts = [p.text for p in passages] + [p.title for p in passages if p.title] + [a for _, a in facts]
-        answer = {"anyOf": [{"type": "string", "enum": ["yes", "no"]}, {"type": "string", "x-span": texts}]}
-    properties["answer"] = answer
     return {
         "type": "object",
         "properties": properties,
@@ -60,13 +59,13 @@ def schema(passages: Sequence[Passage], facts: Sequence[tuple[str, str]] = ()) -
 
 
 def read(text: str, passages: Sequence[Passage]) -> dict[str, Any]:
-    """``{"quotes", "answer", "shown"}``; a reply without JSON is taken as a bare answer, its first line only."""
+    """``{"answer", "quotes", "shown"}``; a reply without JSON is taken as a bare answer, its first line only."""
     reply = parse_object(text)
     found = strings(reply.get("answer"))
     bare = "" if text.lstrip().startswith("{") else next(iter(text.strip().splitlines()), "")
     return {
-        "quotes": strings(reply.get("quotes", [])),
         "answer": found[0] if found else bare.strip(),
+        "quotes": strings(reply.get("quotes", [])),
         "shown": [p.id for p in passages],
     }
 

@@ -1,4 +1,4 @@
-"""The reflector reads what a search brought: it quotes the most useful sentence and answers the goal, or says unknown.
+"""The reflector reads what a search brought: it answers the goal or says unknown, and quotes the most useful sentence.
 
 The quote is decoded among the sentences of the passages and the answer among their words, so both are verbatim where
 the engine can constrain decoding; elsewhere `cite.locate` decides whether a quote stands.
@@ -16,11 +16,11 @@ from sleuth.agents.role import Role, asking, parse_object, strings
 from sleuth.agents.trace import UNKNOWN, Trace, numbered
 from sleuth.corpora.records import Passage
 
-PROMPT = """Quote the sentence that helps most with the question, \
-then give the short answer, or "unknown" if it is not there yet.
+PROMPT = """Give the short answer to the question, or "unknown" if it is not there yet, \
+then quote the sentence that helps most.
 Example question: Where was the director of Jaws born?
 [1] Jaws (film): Jaws is a 1975 film directed by Steven Spielberg. It was a success.
-Example reply: {"quote":"Jaws is a 1975 film directed by Steven Spielberg.","answer":"unknown"}"""
+Example reply: {"answer":"unknown","quote":"Jaws is a 1975 film directed by Steven Spielberg."}"""
 
 
 def user(goal: str, passages: Sequence[Passage], known: Sequence[str] = ()) -> str:
@@ -31,7 +31,7 @@ def user(goal: str, passages: Sequence[Passage], known: Sequence[str] = ()) -> s
 
 def target(quote: str, answer: str) -> dict[str, Any]:
     """The reply that a training example shows."""
-    return {"quote": quote, "answer": answer}
+    return {"answer": answer, "quote": quote}
 
 
 def schema(passages: Sequence[Passage], known: Sequence[str] = ()) -> JsonSchema:
@@ -42,14 +42,14 @@ def schema(passages: Sequence[Passage], known: Sequence[str] = ()) -> JsonSchema
         answer = {"anyOf": [answer, {"type": "string", "x-span": texts}]}
     return {
         "type": "object",
-        "properties": {"quote": {"type": "string", "enum": [*quotes, ""], "x-quote": True}, "answer": answer},
-        "required": ["quote", "answer"],
+        "properties": {"answer": answer, "quote": {"type": "string", "enum": [*quotes, ""], "x-quote": True}},
+        "required": ["answer", "quote"],
         "additionalProperties": False,
     }
 
 
 def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
-    """``{"quote", "answer", "note"}``; a quote that stands nowhere is dropped, an absent answer is unknown."""
+    """``{"answer", "quote", "note"}``; a quote that stands nowhere is dropped, an absent answer is unknown."""
     reply = parse_object(text)
     goal = trace.goal()
     passages = trace.latest(context.strategy.k)
@@ -65,7 +65,7 @@ def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
         "answer": answer,
         "done": answer.lower() != UNKNOWN or turns >= context.strategy.turns,
     }
-    return {"quote": quote, "answer": answer, "note": note}
+    return {"answer": answer, "quote": quote, "note": note}
 
 
 def _user(trace: Trace, context: Context) -> str:
