@@ -1,7 +1,7 @@
 """A held-out figure says how well a policy gives the replies of examples that it was not trained on.
 
-It looks at single replies, greedy and decoded under each role's own schema, not at whole runs: a quick check of a checkpoint
-before the harness is asked. Rows come from the bucket that is neither trained nor reported on.
+It looks at single replies, greedy and decoded under each role's own schema, not at whole runs: a quick check of a
+checkpoint before the harness is asked. Rows come from the bucket that is neither trained nor reported on.
 """
 
 from __future__ import annotations
