@@ -100,10 +100,21 @@ def load_model(path: str | Path, dtype: str = "auto", device: str = "auto") -> t
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of the prompt, the header of the assistant's turn included."""
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+    """Token ids of the prompt, the header of the assistant's turn included.
+
+    Control tokens come from the chat template alone: where a message spells one, it is broken by a space, because a page
+    that writes an end of turn must not end it.
+    """
+    controls = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and len(str(t)) > 1]
+    turns = [{"role": message.role, "content": _defused(message.content, controls)} for message in messages]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _defused(text: str, controls: Sequence[str]) -> str:
+    for control in controls:
+        text = text.replace(control, f"{control[0]} {control[1:]}")
+    return text
 
 
 def choose_device(device: str) -> str:
