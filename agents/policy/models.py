@@ -102,8 +102,8 @@ def load_model(path: str | Path, dtype: str = "auto", device: str = "auto") -> t
 def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Token ids of the prompt, the header of the assistant's turn included.
 
-    Control tokens come from the chat template alone: where a message spells one, it is broken by a space, because a page
-    that writes an end of turn must not end it.
+    Control tokens come from the chat template alone: where a message spells one, it is broken by a space, because a
+    page that writes an end of turn must not end it.
     """
     controls = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special and len(str(t)) > 1]
     turns = [{"role": message.role, "content": _defused(message.content, controls)} for message in messages]
