@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -48,6 +49,7 @@ class Cell:
     """The folder."""
     policy: str
     strategy: Strategy
+    seed: int
     label: str
     """What tells its run from the others over this benchmark."""
     config: Mapping[str, Any]
@@ -140,35 +142,26 @@ def cells(matrix: Matrix, out: Path, opened: Opened) -> list[Cell]:
         bad: list[str] = []
         loaded = chosen.load(path or matrix.data or None, bad.append)
         tasks[name] = chosen, tuple(select(loaded, matrix.limit or None, matrix.seed, matrix.reporting)), tuple(bad)
+    weights = {spec: weights_of(opened.policy(spec)) for spec in matrix.policies}
+    named = list(map(named_strategy, matrix.strategies))
+    seeds = range(matrix.seed, matrix.seed + matrix.repeats)
     made = []
-    for spec in matrix.policies:
-        policy = opened.policy(spec)
-        weights = weights_of(policy)
-        for label, chosen_strategy in map(named_strategy, matrix.strategies):
-            for store in matrix.stores:
-                for chosen, drawn, bad_rows in tasks.values():
-                    searched = opened.store(store, chosen)
-                    context = Context(
-                        policy, chosen_strategy, {}, searched.fingerprint, matrix.budget, matrix.sampling, matrix.seed
-                    )
-                    config = resolved(context, searched)
-                    run = [label, *([spec] if len(matrix.policies) > 1 else ())]
-                    run += [store] if len(matrix.stores) > 1 else []
-                    made.append(
-                        Cell(
-                            chosen,
-                            drawn,
-                            bad_rows,
-                            store,
-                            spec,
-                            chosen_strategy,
-                            ", ".join(run),
-                            config,
-                            weights,
-                            out / "episodes" / _file(chosen.name, run, config, weights),
-                        )
-                    )
+    for spec, (label, chosen_strategy), store, seed in itertools.product(matrix.policies, named, matrix.stores, seeds):
+        run = [label, *([spec] if len(matrix.policies) > 1 else ())]
+        run += [store] if len(matrix.stores) > 1 else []
+        run += [f"seed {seed}"] if matrix.repeats > 1 else []
+        for chosen, drawn, bad_rows in tasks.values():
+            searched = opened.store(store, chosen)
+            context = _context(matrix, opened.policy(spec), chosen_strategy, searched, seed)
+            config = resolved(context, searched)
+            path = out / "episodes" / _file(chosen.name, run, config, weights[spec])
+            what = (chosen, drawn, bad_rows, store, spec, chosen_strategy, seed)
+            made.append(Cell(*what, ", ".join(run), config, weights[spec], path))
     return made
+
+
+def _context(matrix: Matrix, policy: Policy, chosen: Strategy, store: Any, seed: int) -> Context:
+    return Context(policy, chosen, {}, store.fingerprint, matrix.budget, matrix.sampling, seed)
 
 
 def _file(benchmark: str, run: Sequence[str], config: Mapping[str, Any], weights: str) -> str:
@@ -268,7 +261,7 @@ async def fill(
     matrix: Matrix, cell: Cell, policy: Policy, store: Any, stored: Mapping[str, Stored], tell: Progress
 ) -> Report:
     """The report of one cell: what its file has is scored, what lies elsewhere is taken over, the rest is run."""
-    context = Context(policy, cell.strategy, {}, store.fingerprint, matrix.budget, matrix.sampling, matrix.seed)
+    context = _context(matrix, policy, cell.strategy, store, cell.seed)
     taken: dict[Path, int] = {}
     metrics, price = dict(cell.benchmark.metrics), matrix.price.get(cell.policy)
     if price:

@@ -48,6 +48,8 @@ class Matrix:
     limit: int = 0
     """Questions drawn of each benchmark; 0 for all."""
     seed: int = 0
+    repeats: int = 1
+    """Runs of every question, each with the next seed: for pass@k, and with ``sampling.temperature`` above 0."""
     reporting: bool = False
     """Only rows that no training has seen."""
     concurrency: int = 16
@@ -74,6 +76,8 @@ def read(path: str | Path, **changes: Any) -> Matrix:
         "price": {policy: _record(path, f"price.{policy}", table, Price) for policy, table in prices.items()},
     }
     matrix: Matrix = _record(path, "", {**data, **made}, Matrix)
+    if matrix.repeats < 1:
+        raise ConfigError(f"{path}: repeats must be at least 1; found {matrix.repeats}")
     for policy in matrix.price:
         _known(path, "price.", policy, matrix.policies)
     for name in matrix.benchmarks:

@@ -21,6 +21,7 @@ from typing import Any
 from sleuth.agents import episodes
 from sleuth.agents.records import Citation, Episode
 from sleuth.corpora.records import Passage
+from sleuth.eval.calibration import calibration, pairs, risk_coverage
 from sleuth.eval.causes import CAUSES, RIGHT
 from sleuth.eval.evaluate import task_id
 from sleuth.eval.metrics import citations
@@ -44,7 +45,7 @@ def write_page(
     folder: Path, reports: Sequence[Report], title: str = "", progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """``report.html`` and ``episodes/*.html``; the path of the page."""
-    from sleuth.eval.publish import by_benchmark, differences, overview, slice_figures, uneven
+    from sleuth.eval import publish
 
     links = []
     for number, report in enumerate(reports, 1):
@@ -60,24 +61,30 @@ def write_page(
             "runs": [_run(report, links[place[id(report)]]) for report in ours],
             "forest": forest(ours),
             "scatter": scatter(ours),
-            "differences": [_difference(line) for line in differences(ours)],
-            "slices": list(slice_figures(ours)),
+            "differences": [_difference(line) for line in publish.differences(ours)],
+            "slices": list(publish.slice_figures(ours)),
             "cost_names": [label(metric) for metric in ours[0].metrics if is_cost(metric)],
-            "uneven": uneven(ours),
+            "uneven": publish.uneven(ours),
+            "calibrations": [publish.calibration_cells(*pair) for pair in publish.calibrations(ours)],
+            "curves": [curve(report) for report in ours if calibration(report.scored)],
+            "passes": [row for pair in publish.passes(ours) for row in publish.pass_cells(*pair)],
             "bad": ours[0].bad,
             "outcomes": {name for report in ours for name in report.outcomes()},
         }
-        for name, ours in by_benchmark(reports).items()
+        for name, ours in publish.by_benchmark(reports).items()
     ]
     text = _render(
         "report.html.j2",
         title=title or ", ".join(item["name"] for item in benchmarks),
         benchmarks=benchmarks,
-        overview=overview(reports) if len(benchmarks) > 1 else None,
+        overview=publish.overview(reports) if len(benchmarks) > 1 else None,
         stages=[(name, STAGES[name], CAUSES.get(name, "")) for name in STAGES if name != "unknown"],
         cards=_cards(reports),
         small=SMALL,
         max_rows=MAX_ROWS,
+        calibration_head=publish.CALIBRATION,
+        calibration_note=publish.CALIBRATION_NOTE,
+        passes_head=publish.PASSES,
     )
     return replace(folder / "report.html", text)
 
@@ -126,6 +133,13 @@ def scatter(reports: Sequence[Report]) -> dict[str, Any] | None:
                 "top": top,
             }
     return None
+
+
+def curve(report: Report) -> dict[str, Any]:
+    """The risk-coverage curve of a run as corners of a line, in percent of a square's width and height."""
+    found, _ = pairs(report.scored)
+    points = [(round(100 * p.coverage, 2), round(100 - 100 * p.risk, 2)) for p in risk_coverage(found)]
+    return {"name": report.name, "line": " ".join(f"{x},{y}" for x, y in points), "risk": round(100 - points[-1][1])}
 
 
 def _labels(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,12 +7,14 @@ eq. 1). Chain-checked, a run counts only when its evidence is right as well, so 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from sleuth.eval.records import Scored
+from sleuth.eval.report import Report
 from sleuth.eval.stats import Interval, interval
 
 Right: TypeAlias = Callable[[Scored], "bool | None"]
@@ -38,6 +40,17 @@ def pass_at_k(runs: Sequence[Sequence[Scored]], k: int, right: Right | None = No
                 counted.append(ok)
     values = [estimate(len(found), sum(found), k) for found in by_task.values() if len(found) >= k]
     return PassAt(k, interval(values, seed), len(by_task) - len(values))
+
+
+def repeated(reports: Sequence[Report]) -> list[list[Report]]:
+    """The reports that differ in nothing but their seed, two or more of each, in the order given."""
+    alike: dict[str, dict[str, Report]] = {}
+    for report in reports:
+        config = {key: value for key, value in report.config.items() if key != "seed"}
+        versions = sorted({row.policy_version for row in report.scored})
+        key = json.dumps([report.benchmark, config, versions], sort_keys=True)
+        alike.setdefault(key, {}).setdefault(str(report.config.get("seed")), report)
+    return [list(seeds.values()) for seeds in alike.values() if len(seeds) > 1]
 
 
 def estimate(n: int, c: int, k: int) -> float:

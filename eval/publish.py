@@ -18,8 +18,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sleuth.eval.calibration import Calibration, calibration
 from sleuth.eval.causes import CAUSES
 from sleuth.eval.compare import Difference, compare, values_in
+from sleuth.eval.passk import PassAt, chain_checked, pass_at_k, repeated
 from sleuth.eval.report import Report, figure, grid, label, replace, text_of
 from sleuth.eval.slices import SMALL
 from sleuth.eval.stats import interval
@@ -126,6 +128,22 @@ def slice_figures(reports: Sequence[Report]) -> Iterator[tuple[str, str, list[tu
         yield dimension, value, cells
 
 
+def calibrations(reports: Sequence[Report]) -> list[tuple[str, Calibration]]:
+    """How far each run's confidence tells its right answers from its wrong ones, where it has both."""
+    found = ((report.name, calibration(report.scored)) for report in reports if "em" in report.metrics)
+    return [(name, figures) for name, figures in found if figures]
+
+
+def passes(reports: Sequence[Report]) -> list[tuple[str, list[tuple[PassAt, PassAt]]]]:
+    """For runs that differ in their seed alone: pass@k and chain-checked pass@k, for k = 1 to the number of seeds."""
+    found = []
+    for same in repeated(reports):
+        rows = [report.scored for report in same]
+        counts = range(1, len(same) + 1)
+        found.append((same[0].name, [(pass_at_k(rows, k), pass_at_k(rows, k, chain_checked())) for k in counts]))
+    return found
+
+
 def markdown(reports: Sequence[Report], title: str = "") -> str:
     """For every benchmark its runs side by side, then differences, outcomes, slices, what was not scored and why."""
     groups = by_benchmark(reports)
@@ -151,6 +169,7 @@ def _benchmark(reports: Sequence[Report]) -> Iterator[str]:
             f"questions in common, {line.only_ours} + {line.only_base} apart"
         )
     yield from ("", "Outcomes, from all questions to those answered right and cited:", "", _outcomes(reports), "")
+    yield from _certainty(reports)
     yield from (f"{label(reports[0].primary)} by slice:", "", _slices(reports), "") if reports[0].primary else ()
     for report in reports:
         yield from _unscored(report)
@@ -172,6 +191,39 @@ def _slices(reports: Sequence[Report]) -> str:
     ]
     few = f"\n\n“few” marks a slice of under {SMALL} questions, which says little." if ", few" in str(rows) else ""
     return grid([["slice", *(report.name for report in reports)], *rows]) + few
+
+
+CALIBRATION = ("run", "answers", "right", "AURC", "above the best order", "ECE", "without confidence")
+CALIBRATION_NOTE = (
+    "Confidence is the mean probability of the answer's drawn tokens; right is EM. AURC is the area under the "
+    "risk-coverage curve (0 is perfect; what is wrong of all answers is chance), ECE the expected calibration error."
+)
+
+
+def calibration_cells(name: str, found: Calibration) -> list[str]:
+    """The row of a run below `CALIBRATION`."""
+    shares = (found.accuracy, found.aurc, found.excess_aurc, found.ece)
+    return [name, str(found.n), *(f"{100 * share:.1f}" for share in shares), str(found.missing)]
+
+
+def pass_cells(name: str, found: Sequence[tuple[PassAt, PassAt]]) -> list[list[str]]:
+    """The rows of one group of runs below ``PASSES``, a row a k."""
+    return [
+        [name, str(plain.k), *(figure("em", each.interval) for each in (plain, chained)), str(plain.short)]
+        for plain, chained in found
+    ]
+
+
+PASSES = ("runs that differ in their seed", "k", "pass@k", "with its evidence and support", "questions with fewer")
+
+
+def _certainty(reports: Sequence[Report]) -> Iterator[str]:
+    if sure := calibrations(reports):
+        yield from ("Calibration:", "", grid([CALIBRATION, *(calibration_cells(*pair) for pair in sure)]), "")
+        yield from (CALIBRATION_NOTE, "")
+    if again := passes(reports):
+        rows = [row for pair in again for row in pass_cells(*pair)]
+        yield from ("Right in at least one of k runs:", "", grid([PASSES, *rows]), "")
 
 
 def _unscored(report: Report) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """A benchmark run opens a store and a policy once and puts several strategies through one benchmark, one after another.
 
 All strategies share that policy and that store, so concurrent episodes are batched by the search tool and the engine.
-Episodes go to ``OUT/STRATEGY.jsonl`` as they end; ``OUT/report.html``, ``.md``, ``.csv`` and ``.json`` are
-remade after each strategy.
+Episodes go to ``OUT/STRATEGY.jsonl`` (with several seeds ``OUT/STRATEGY.seedN.jsonl``) as they end;
+``OUT/report.html``, ``.md``, ``.csv`` and ``.json`` are remade after each strategy.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
@@ -43,6 +44,8 @@ async def run(
     data: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
+    repeats: int = 1,
+    temperature: float = 0.0,
     out: str | Path = "runs/eval",
     concurrency: int = 16,
     reporting: bool = False,
@@ -55,6 +58,7 @@ async def run(
 
     ``benchmark``: a name, or the path of a question file; ``data``: a folder with ``qa/`` for a name (None: the shipped
     rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many tasks by ``seed``;
+    ``repeats``: run every question that often, each time with the next seed (and a ``temperature`` above 0);
     ``reporting``: only rows that no training has seen; ``command``: what a person typed, for the run card.
     ``store`` may be the address of one that is served.
     """
@@ -70,8 +74,8 @@ async def run(
     try:
         return await run_strategies(
             chosen, tasks, searched, engine, named, out,
-            bad=bad, seed=seed, budget=budget, concurrency=concurrency, resume=resume, command=command,
-            progress=progress,
+            bad=bad, seeds=range(seed, seed + repeats), budget=budget, sampling=Sampling(temperature=temperature),
+            concurrency=concurrency, resume=resume, command=command, progress=progress,
         )  # fmt: skip
     finally:
         if hasattr(engine, "aclose"):
@@ -87,7 +91,7 @@ async def run_strategies(
     out: str | Path,
     *,
     bad: Sequence[str] = (),
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     budget: Budget | None = None,
     sampling: Sampling | None = None,
     concurrency: int = 16,
@@ -97,15 +101,16 @@ async def run_strategies(
 ) -> list[Report]:
     """`run` over parts that are open already."""
     reports: list[Report] = []
-    for chosen in strategies:
+    for chosen, seed in itertools.product(strategies, seeds):
         context = Context(policy, chosen, {}, store.fingerprint, budget or Budget(), sampling or Sampling(), seed)
-        path = Path(out) / f"{chosen.name}.jsonl"
+        name = chosen.name if len(seeds) == 1 else f"{chosen.name}, seed {seed}"
+        path = Path(out) / f"{name.replace(', seed ', '.seed')}.jsonl"
         reports.append(
             await evaluate(
                 tasks,
                 runner(context, store, path),
                 benchmark.metrics,
-                name=chosen.name,
+                name=name,
                 benchmark=benchmark.name,
                 primary=benchmark.primary,
                 bad=bad,
@@ -114,7 +119,7 @@ async def run_strategies(
                 resume=resume,
                 config=resolved(context, store),
                 store=store,
-                progress=functools.partial(progress, chosen.name) if progress else None,
+                progress=functools.partial(progress, name) if progress else None,
             )
         )
         publish.write(out, reports, f"{benchmark.name}, {policy.name}", command)

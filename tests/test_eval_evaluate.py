@@ -100,7 +100,7 @@ def test_resume_runs_only_what_did_not_end(tmp_path: Path) -> None:
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     compared(tmp_path, names=["naive-rag"])
     with pytest.raises(ConfigError, match="seed 0 there, 5 now"):
-        compared(tmp_path, names=["naive-rag"], seed=5, resume=True)
+        compared(tmp_path, names=["naive-rag"], seeds=[5], resume=True)
     store = films.FilmStore()
     store.fingerprint = "films-2"
     with pytest.raises(ConfigError, match="fingerprint 'films-1' there, 'films-2' now"):

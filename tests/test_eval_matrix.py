@@ -15,7 +15,7 @@ from sleuth import cli
 from sleuth.agents import episodes
 from sleuth.agents.records import Message
 from sleuth.corpora.errors import ConfigError, InputError
-from sleuth.eval import cells, matrix
+from sleuth.eval import cells, matrix, publish
 from sleuth.eval.cells import Planned, run
 from sleuth.eval.compare import read_reports
 from sleuth.eval.stored import index
@@ -111,6 +111,21 @@ def test_equal_episodes_of_another_folder_are_taken_over(folder: Path) -> None:
     assert len(POLICY.seen) == asked + 4, "another seed is another episode"
 
 
+def test_repeats_are_runs_of_their_own_seed_and_pass_at_k_is_over_them(folder: Path) -> None:
+    reports, plans = ran(folder, repeats=2, strategies=["naive-rag"])
+    assert [r.name for r in reports] == ["naive-rag, seed 0", "naive-rag, seed 1"] and [p.left for p in plans] == [2, 2]
+    assert [r.config["seed"] for r in reports] == [0, 1]
+    ((name, found),) = publish.passes(reports)
+    assert name == "naive-rag, seed 0"
+    assert [(plain.k, plain.interval.mean) for plain, _ in found] == [(1, 0.5), (2, 0.5)]
+    text = (folder / "out" / "report.md").read_text()
+    assert "Right in at least one of k runs:" in text and "| naive-rag, seed 0 | 2 | 50.0 [0.0, 100.0] |" in text
+    assert "Right in at least one of k runs" in (folder / "out" / "report.html").read_text()
+    again, plans = ran(folder, repeats=3, strategies=["naive-rag"])
+    assert [p.left for p in plans] == [0, 0, 2] and len(publish.passes(again)[0][1]) == 3
+    assert publish.passes(ran(folder, "out")[0]) == [], "other strategies are not repeats of one another"
+
+
 def test_other_weights_are_not_taken_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran(folder, "elsewhere")
     asked = len(POLICY.seen)
@@ -169,6 +184,7 @@ ERRORS = [
     ('name = "x"\nbenchmarks = []\n', "key 'benchmarks' is missing"),
     ('name = "x"\nbenchmarks = ["hotpotqa_s"]\nlimit = "10"\n', "limit must be int; found '10'"),
     ('name = "x"\nbenchmarks = ["hotpotqa_s"]\nlimit = true\n', "limit must be int; found True"),
+    ('name = "x"\nbenchmarks = ["hotpotqa_s"]\nrepeats = 0\n', "repeats must be at least 1; found 0"),
     ('name = "x"\nbenchmarks = ["hotpotqa_s"]\nreporting = 1\n', "reporting must be bool; found 1"),
     ('name = "x"\nbenchmarks = ["hotpotqa_s"]\n[budget]\nsearch = 1\n', "'budget.search' (did you mean 'searches'?)"),
     (

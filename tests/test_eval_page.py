@@ -243,3 +243,20 @@ def test_metrics_given_alone_are_all_that_is_shown(tmp_path: Path) -> None:
     report = rescore(written(tmp_path), TASKS[:2], {"f1": f1}, benchmark="films", primary="f1")
     text = publish.markdown([report])
     assert "| F1 | 50.0" in text and "| EM |" not in text and "Outcomes" in text
+
+
+def test_calibration_stands_in_the_page_and_in_markdown_where_there_is_confidence(tmp_path: Path) -> None:
+    values = [(0.9, 1.0), (0.6, 0.0), (0.5, 1.0), (None, 1.0)]
+    rows = tuple(
+        Scored(f"t{i}", {"em": right, "confidence": sure}, {}, "", "answered", outcome="right")
+        for i, (sure, right) in enumerate(values)
+    )
+    report = Report("sure", "films", "em", ("em", "confidence"), rows)
+    publish.write(tmp_path, [report])
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert "| sure | 3 | 66.7 | 27.8 | 16.7 | 40.0 | 1 |" in text
+    assert '<polyline points="33.33,100.0 66.67,50.0 100.0,66.67"/>' in page and "33 % of all" in page
+    unsure = dataclasses.replace(report, metrics=("em",), scored=(rows[3],))
+    publish.write(tmp_path, [unsure])
+    assert "Calibration" not in (tmp_path / "report.md").read_text()
+    assert "polyline points" not in (tmp_path / "report.html").read_text()

@@ -42,6 +42,8 @@ def evaluate(
     data: DataOption = None,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Draws the questions and seeds the episodes.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of a question, each with the next seed: pass@k.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy, and all repeats are then one.")] = 0.0,
     reporting: ReportingFlag = False,
     searches: Annotated[int, typer.Option(min=0, help="Most searches a question.")] = 12,
     folder: Annotated[Path | None, typer.Option("--out", help="Episodes and reports go here.")] = None,
@@ -93,6 +95,8 @@ def evaluate(
                     data=data,
                     limit=limit,
                     seed=seed,
+                    repeats=repeats,
+                    temperature=temperature,
                     out=folder,
                     concurrency=concurrency,
                     reporting=reporting,
@@ -109,7 +113,7 @@ def evaluate(
 _RESCORE = {"benchmark", "episodes", "store", "data", "limit", "seed", "reporting", "folder", "rescore", "as_json"}
 _MATRIX = {"benchmark", "data", "store", "limit", "folder", "reuse", "stored", "plan", "as_json", "resume"}
 _ONE = {"benchmark", "store", "names", "policy", "adapter", "data", "limit", "seed", "reporting", "searches", "folder",
-        "concurrency", "resume", "as_json"}  # fmt: skip
+        "concurrency", "resume", "repeats", "temperature", "as_json"}  # fmt: skip
 
 
 def _refuse(context: typer.Context, what: str, known: set[str]) -> None:
