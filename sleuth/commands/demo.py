@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from sleuth.agents.records import Episode
     from sleuth.session import Session
 
-HOME = Path("recipes/demo")
+HOME = Path(__file__).resolve().parents[2] / "recipes" / "demo"
+"""In a checkout; a wheel does not hold the demo's pages."""
 
 
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="The store and the episodes go here.")] = Path(".demo"),
-    home: Annotated[Path, typer.Option("--pages", help="The demo's folder in a checkout.")] = HOME,
+    home: Annotated[Path, typer.Option("--pages", help="The demo's folder.", show_default="recipes/demo")] = HOME,
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
     every: Annotated[bool, typer.Option("--all", help="All questions of the demo, not two.")] = False,
