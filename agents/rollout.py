@@ -16,7 +16,7 @@ from typing import Any
 
 from sleuth.agents.budget import best_so_far, exhausted, spent, spent_out
 from sleuth.agents.context import Context
-from sleuth.agents.records import Answer, Episode, Step
+from sleuth.agents.records import Answer, Episode, PolicyError, Step
 from sleuth.agents.trace import Trace
 from sleuth.corpora.errors import InputError
 
@@ -89,11 +89,13 @@ async def _steps(graph: Any, question: str, context: Context, steps: list[Step],
             for step in state.values.get("steps", []):
                 steps.append(step)
                 yield step
-            if not state.next:
+            if not state.tasks:  # `next` leaves out a task whose writes stand but whose checkpoint was not reached
                 return
         elif state.values:  # a run from scratch must not append to an older run of the same id
             await graph.checkpointer.adelete_thread(thread)
     async for update in graph.astream(start, config, context=context, stream_mode="updates"):
+        if (update.get("__metadata__") or {}).get("cached"):
+            continue  # such writes are among the state's values already
         for change in update.values():
             for step in (change or {}).get("steps", ()):
                 steps.append(step)
@@ -141,4 +143,6 @@ def _acting(trace: Trace, context: Context) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    """``PolicyError(timeout): no reply in 3 s``: a policy's failure by its kind, others by their class."""
+    name = f"PolicyError({error.kind})" if isinstance(error, PolicyError) else type(error).__name__
+    return f"{name}: {error}"

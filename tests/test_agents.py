@@ -180,7 +180,7 @@ def test_a_failing_policy_is_recorded_with_its_role_and_keeps_what_was_found() -
         )
 
     episode = run(policy=ScriptedPolicy(failing))
-    assert (episode.stop, episode.error) == ("error", "answerer: PolicyError: no reply in 3 s")
+    assert (episode.stop, episode.error) == ("error", "answerer: PolicyError(timeout): no reply in 3 s")
     assert episode.answer and episode.answer.text == "Cincinnati, Ohio"
 
 
