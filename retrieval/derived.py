@@ -52,7 +52,7 @@ def make(store: Datastore, kind: str, fill: Callable[[Path], Mapping[str, Any]])
 
 
 def find(store: Datastore, kind: str) -> tuple[Path, dict[str, Any]]:
-    """The folder, and what is known of it; raises `StoreError` where there is none of this version, or it is damaged."""
+    """The folder, and what is known of it; raises `StoreError` where none is of this version, or it is damaged."""
     root = store.path / "derived"
     folder = root / f"{kind}-{store.fingerprint[:16]}"
     again = f"`sleuth derive {kind} {store.path}` makes them"

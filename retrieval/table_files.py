@@ -87,7 +87,8 @@ def _load(connection: duckdb.DuckDBPyConnection, file: Path, taken: set[str]) ->
             read = f"read_parquet({_literal(source)})"
         else:
             delimiter = "," if kind in (".html", ".htm") else _delimiter(source, kind)
-            read = f"read_csv({_literal(source)}, delim={_literal(delimiter)}, quote='\"', header=true, skip=0, sample_size=-1)"
+            options = f"delim={_literal(delimiter)}, quote='\"', header=true, skip=0, sample_size=-1"
+            read = f"read_csv({_literal(source)}, {options})"
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM {read}")
         yield _table(connection, name, file)
 
