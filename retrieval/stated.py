@@ -28,7 +28,9 @@ MAX_RELATION = 60
 """Characters between a subject and an object that can be a relation."""
 _PRONOUN = re.compile(r"(?:He|She|It|They|His|Her|Its|Their)\b")
 _BE = re.compile(r"\s*(?:\([^()]*\)|,[^,.]{0,60},)?\s*(?P<be>is|was|are|were) (?:an?|the|one of the) ")
-_KIND = re.compile(r"[^,.;:()\n]{2,80}?(?=[,.;:()\n]|$| (?:\w+(?:ed|en|wn) )?(?:who|which|that|by|from|about|with|where)\b)")
+_KIND = re.compile(
+    r"[^,.;:()\n]{2,80}?(?=[,.;:()\n]|$| (?:\w+(?:ed|en|wn) )?(?:who|which|that|by|from|about|with|where)\b)"
+)
 _SHEET = re.compile(r"(?P<key>[A-Z][\w /'-]{1,30})(?:: | \| | = )(?P<value>\S.{0,120})")
 _WORDS = re.compile(r"[^\W\d_][\w'’ -]*")
 

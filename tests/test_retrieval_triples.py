@@ -70,7 +70,7 @@ def test_a_chain_goes_on_only_where_the_graph_does(graph: Triples) -> None:
 def test_a_question_over_two_documents_finds_both_by_the_chain_between_them(graph: Triples) -> None:
     (hits,) = graph.search(["Where was the man who directed Jaws born?"], 3)
     assert {hit.passage.doc_id for hit in hits[:2]} == {"jaws", "spielberg"}
-    assert [hit.rank for hit in hits] == [1, 2, 3] and hits[0].url.startswith("https") or hits[1].url
+    assert [hit.rank for hit in hits] == [1, 2, 3] and any(hit.url for hit in hits)
     chain, _ = graph.chains("Where was the man who directed Jaws born?")[0]
     assert shown(chain)[-1] == ("Steven Spielberg", "was born in", "Cincinnati") and is_chain(chain)
     assert graph.search(["nothing that has a name"], 3) == [[]]
