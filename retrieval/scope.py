@@ -1,7 +1,8 @@
 """A scope is a span of time that a question is about; scoped search prunes by it first and ranks what is left.
 
-Pruning before selecting is Memory-T1's order (Du et al. 2025). Scopes are half open, ``start <= date < end``, and
-compare ISO 8601 dates as text, so a date as exact as a year is in every scope that begins by that year.
+Pruning before selecting is the order of Memory-T1 (Du et al. 2025, arXiv 2512.20092). Scopes are half open,
+``start <= date < end``, and compare ISO 8601 dates as text: a date that is only a year is in a scope that begins by
+that year, and in none that begins later in it.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class Spans:
                 if any(fold(word[0]) not in self._stops for word in words[n:end])]  # fmt: skip
 
     def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
-        """Passages by what the query's longest spans tell: a span of few places tells more, and each counts once."""
+        """Passages by what the query's longest spans tell: long ones and those of few places tell more."""
         if isinstance(queries, str) or k < 1:
             raise InputError(f"expected a list of queries and k of at least 1, found {queries!r}, {k}")
         allowed = set(self.store.matching(where)) if where else None
@@ -172,7 +172,8 @@ class Spans:
         for query in queries:
             scores: dict[str, float] = {}
             for span, times in self.longest(query):
-                weight = math.log(1 + len(self._text) / times)
+                words = sum(fold(word[0]) not in self._stops for word in WORD.finditer(span))
+                weight = words * math.log(1 + len(self._text) / times)
                 for id_ in {id_ for id_, _ in self.locate(span)}:
                     scores[id_] = scores.get(id_, 0.0) + weight
             ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))

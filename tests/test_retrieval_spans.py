@@ -56,14 +56,16 @@ def test_the_longest_spans_of_a_query_find_the_passages_that_hold_them(index: Sp
     query = "it was written by Peter Benchley, who was an American author in Ohio"
     found = dict(index.longest(query))
     assert (
-        found["It was written by Peter Benchley"] == 1 and found["was an American author"] == 1 and found["Ohio"] == 3
+        found["It was written by Peter Benchley"] == 1
+        and found["was an American author"] == 1
+        and found["in Ohio"] == 1
     )
     assert not any(word in found for word in ("who", "was", "in", "written by Peter Benchley", "an American author"))
     (hits,) = index.search([query], 3)
     assert {hits[0].passage.doc_id, hits[1].passage.doc_id} == {"jaws", "benchley"}
     assert [hit.rank for hit in hits] == [1, 2, 3]
     (only,) = index.search([query], 3, {"date": {">=": "1990"}})
-    assert [hit.passage.doc_id for hit in only] == ["benchley", "nameless"]
+    assert [hit.passage.doc_id for hit in only] == ["benchley", "cincinnati"]
     assert index.search(["zzz", "", "the of and", "\ud800"], 3) == [[], [], [], []]
 
 
