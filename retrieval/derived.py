@@ -88,6 +88,11 @@ def documents(store: Datastore) -> Iterator[tuple[Document, list[Passage]]]:
                 yield segment.document(row), [segment.passage(at)[0] for at in range(int(first), int(last))]
 
 
+def evenly(count: int, most: int) -> range:
+    """At most ``most`` positions, evenly over ``count``."""
+    return range(0, count, max(1, -(-count // most)))
+
+
 def placed(passages: Sequence[Passage], start: int, end: int) -> tuple[Passage, int, int] | None:
     """The passage that holds a span of its document, and the span in the passage's text; None where none does."""
     for passage in passages:

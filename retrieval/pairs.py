@@ -147,6 +147,11 @@ class Pairs:
         """The store's: passages are its own."""
         return self.store.fingerprint
 
+    def shown(self, most: int) -> list[str]:
+        """At most so many texts that show what is asked: questions with their answers."""
+        chosen = (self._pairs[n] for n in derived.evenly(len(self), most))
+        return [f"{pair.question} {pair.answer}" for pair in chosen]
+
     def pairs(self, query: str, k: int, where: Filter | None = None) -> list[tuple[Pair, float]]:
         """The pairs whose question is nearest, best first: words and, where questions were embedded, vectors, fused."""
         allowed = None

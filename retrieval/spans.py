@@ -39,7 +39,7 @@ def derive(store: Datastore, progress: Progress | None = None) -> Path:
     Raises `ModelError` where the sorting library is not installed, `InputError` for a corpus of more than `MAX_BYTES`.
     """
     try:
-        from pydivsufsort import divsufsort
+        from pydivsufsort import divsufsort  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:
         raise ModelError(f"span indexes need pydivsufsort: pip install 'sleuth[spans]' ({error})") from error
 
@@ -59,8 +59,8 @@ def derive(store: Datastore, progress: Progress | None = None) -> Path:
                         raise InputError(f"{store.path}: expected at most {MAX_BYTES:,} bytes of text, found more")
                 if progress is not None:
                     progress(KIND, number, store.manifest.documents)
-        data = np.fromfile(folder / TEXT, np.uint8)
-        suffixes = divsufsort(data) if len(data) else np.zeros(0, np.int32)
+        whole = np.fromfile(folder / TEXT, np.uint8)
+        suffixes = divsufsort(whole) if len(whole) else np.zeros(0, np.int32)
         np.save(folder / SUFFIXES, suffixes, allow_pickle=False)
         np.save(folder / STARTS, np.array(starts, np.int64), allow_pickle=False)
         pq.write_table(pa.table({"id": ids}), folder / IDS)
@@ -99,6 +99,11 @@ class Spans:
     def __len__(self) -> int:
         """Number of passages."""
         return len(self._ids)
+
+    def shown(self, most: int) -> list[str]:
+        """At most so many texts that show what is in the corpus: beginnings of passages."""
+        starts = (int(self._starts[n]) for n in derived.evenly(len(self), most))
+        return [self._text[at : at + 400].split(SEPARATOR, 1)[0].decode("utf-8", "ignore") for at in starts]
 
     def count(self, span: str) -> int:
         """How often the corpus holds exactly these characters."""

@@ -41,6 +41,11 @@ def is_tables(path: str | Path) -> bool:
     return Path(path).suffix.lower() in KINDS and Path(path).is_file()
 
 
+def holds_tables(path: Path) -> bool:
+    """Whether a path is a file of tables, or a folder of some that is no datastore."""
+    return is_tables(path) or (path.is_dir() and not (path / "CURRENT").exists() and bool(_files(path)))
+
+
 def open_tables(paths: Sequence[str | Path], language: str = "english", write_sql: WriteSQL | None = None) -> Tables:
     """The tables of files, and of all such files in folders; raises `InputError` for one that holds none."""
     import duckdb

@@ -84,6 +84,14 @@ class Tables:
         tables = list(self.tables.values())
         return [(tables[at], score) for at, score in self._schemas.search(query, k)]
 
+    def shown(self, most: int) -> list[str]:
+        """At most so many texts that show what is in the tables: each one's schema, and its first rows."""
+        found = [table.text() for table in self.tables.values()]
+        for name in self.tables:
+            columns, rows = self._read(name, first=max(1, most // len(self.tables)))
+            found += [f"{name} {row_text(columns, row)}" for row in rows]
+        return found[:most]
+
     def sql(self, query: str, limit: int = 1000, seconds: float = SECONDS) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and at most ``limit`` rows of one SELECT; raises `InputError` with DuckDB's own words."""
         with self._lock:
@@ -191,11 +199,13 @@ class Tables:
                 self._rows[name] = Lexical([row_text(columns, row) for row in rows], self._language)
             return self._rows[name]
 
-    def _read(self, name: str, row: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """All rows as text, or one, counted from 0 in the order of the table."""
+    def _read(
+        self, name: str, row: int | None = None, first: int | None = None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """All rows as text, the ``first`` ones, or one, counted from 0 in the order of the table."""
         columns = list(self.tables[name].columns)
         cells = ", ".join(f"CAST({quoted(column)} AS VARCHAR)" for column in columns)
-        only = "" if row is None else f" LIMIT 1 OFFSET {row}"
+        only = f" LIMIT 1 OFFSET {row}" if row is not None else f" LIMIT {first}" if first is not None else ""
         with self._lock:
             return columns, self._connection.execute(f"SELECT {cells} FROM {name} ORDER BY rowid{only}").fetchall()
 

@@ -159,6 +159,11 @@ class Triples:
         """Entities that a text names, in order, each once; homonyms stand together."""
         return list(dict.fromkeys(entity for mention in self.names.find(text) for entity in mention.entities))
 
+    def shown(self, most: int) -> list[str]:
+        """At most so many texts that show what is in the graph: statements."""
+        chosen = (self._triple(n) for n in derived.evenly(len(self), most))
+        return [f"{triple.subject} {triple.relation} {triple.object}" for triple in chosen]
+
     def about(self, entity: str) -> list[Triple]:
         """Triples that an entity is subject or object of; raises `InputError` for one that is not known."""
         return [self._triple(row) for row in self._rows(self._node(entity))]

@@ -20,6 +20,7 @@ from sleuth.commands import (
     cleaning,
     crawling,
     demo,
+    deriving,
     episodes,
     evaluating,
     growing,
@@ -61,6 +62,8 @@ app.command(rich_help_panel="Datastores")(stores.search)
 app.command(rich_help_panel="Datastores")(stores.sql)
 app.command(rich_help_panel="Datastores")(indexing.index)
 app.command(rich_help_panel="Datastores")(indexing.inspect)
+app.command(rich_help_panel="Datastores")(deriving.derive)
+app.command(rich_help_panel="Datastores")(deriving.triples)
 app.command(rich_help_panel="Datastores")(growing.add)
 app.command(rich_help_panel="Datastores")(growing.delete)
 app.command(rich_help_panel="Datastores")(growing.compact)
