@@ -90,9 +90,10 @@ def open_any(
 
 
 def open_sources(
-    path: str | Path, device: str = "cpu", minds: Minds | None = None, today: date | None = None
+    path: str | Path, device: str = "cpu", minds: Minds | None = None, today: date | None = None, route: str = ""
 ) -> Routed:
-    """The router over what a sources file names. ``today`` is what ``last year`` counts from where sources are scoped.
+    """The router over what a sources file names. ``today`` is what ``last year`` counts from where sources are scoped;
+    ``route`` takes the place of the file's.
 
     Raises `ConfigError` naming file, source and key, and what opening a source raises.
     """
@@ -110,7 +111,7 @@ def open_sources(
             raise ConfigError(f"{place}: expected a table, found {table!r}")
         sources[name] = _source(place, table, path.parent, device, minds or Minds(), today, stores)
     probe = Probe({name: source.samples for name, source in sources.items()})
-    route, breadth = found.get("route", "probe"), found.get("breadth")
+    route, breadth = route or found.get("route", "probe"), found.get("breadth")
     choose: Choose = probe
     if route == "all":
         choose, breadth = everywhere(list(sources)), len(sources) if breadth is None else breadth
