@@ -60,16 +60,17 @@ async def run(
     rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many tasks by ``seed``;
     ``repeats``: run every question that often, each time with the next seed (and a ``temperature`` above 0);
     ``reporting``: only rows that no training has seen; ``command``: what a person typed, for the run card.
-    ``store`` may be the address of one that is served.
+    ``store`` may be the address of one that is served, or a sources file.
     """
+    from sleuth.agents.minds import minds
     from sleuth.agents.policy import open_policy
-    from sleuth.retrieval.remote import open_store
+    from sleuth.retrieval.sources import open_any
 
     chosen, path = find(benchmark)
     named = [strategy(name) for name in strategies]
     bad: list[str] = []
     tasks = select(chosen.load(path or data, bad.append), limit, seed, reporting)
-    searched = open_store(store)
+    searched = open_any(store, minds=minds())
     engine = open_policy(policy, adapter=adapter)
     try:
         return await run_strategies(

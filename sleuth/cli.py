@@ -20,6 +20,7 @@ from sleuth.commands import (
     cleaning,
     crawling,
     demo,
+    deriving,
     episodes,
     evaluating,
     growing,
@@ -31,6 +32,7 @@ from sleuth.commands import (
     stores,
     stressing,
     synthesising,
+    tuning,
 )
 from sleuth.corpora.errors import SleuthError
 
@@ -61,6 +63,10 @@ app.command(rich_help_panel="Datastores")(stores.search)
 app.command(rich_help_panel="Datastores")(stores.sql)
 app.command(rich_help_panel="Datastores")(indexing.index)
 app.command(rich_help_panel="Datastores")(indexing.inspect)
+app.command(rich_help_panel="Datastores")(deriving.derive)
+app.command(rich_help_panel="Datastores")(deriving.triples)
+app.command(name="tune-embedder", rich_help_panel="Datastores")(tuning.tune_embedder)
+app.command(name="tune-router", rich_help_panel="Datastores")(tuning.tune_router)
 app.command(rich_help_panel="Datastores")(growing.add)
 app.command(rich_help_panel="Datastores")(growing.delete)
 app.command(rich_help_panel="Datastores")(growing.compact)

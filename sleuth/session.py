@@ -19,12 +19,13 @@ from sleuth.agents.tools import Tool, search_tool
 
 if TYPE_CHECKING:
     from sleuth.retrieval.remote import RemoteRetriever
+    from sleuth.retrieval.route import Routed
     from sleuth.retrieval.store import Datastore
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    store: Datastore | RemoteRetriever
+    store: Datastore | RemoteRetriever | Routed
     policy: Policy
     strategy: Strategy = STRATEGIES[DEFAULT]
     budget: Budget = field(default_factory=Budget)
@@ -35,12 +36,13 @@ class Session:
     def open(
         cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "first", **changes: Any
     ) -> Session:
-        """The parts by name: a store's folder or the address that serves it, and what ``--policy`` and ``--adapter``
-        take; the rest as fields."""
+        """The parts by name: a store's folder, the address that serves it or a sources file, and what ``--policy`` and
+        ``--adapter`` take; the rest as fields."""
+        from sleuth.agents.minds import minds
         from sleuth.agents.policy import open_policy
-        from sleuth.retrieval.remote import open_store
+        from sleuth.retrieval.sources import open_any
 
-        return cls(open_store(store), open_policy(policy, adapter=adapter), **changes)
+        return cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), **changes)
 
     def context(self) -> Context:
         """What each run is handed."""

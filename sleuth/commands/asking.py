@@ -35,7 +35,7 @@ def adapter_of(name: str) -> str | None:
 
 
 def ask(
-    store: Annotated[Path, typer.Argument(help="A datastore, made by `sleuth build`.")],
+    store: Annotated[Path, typer.Argument(help="A datastore, made by `sleuth build`, or a sources file.")],
     question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")],
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,

@@ -53,7 +53,7 @@ def _chosen(file: Path, prefix: str, every: bool) -> list[Episode]:
 
 def verify(
     file: Annotated[Path, typer.Argument(help="A JSONL file of episodes.")],
-    store: Annotated[Path, typer.Argument(help="The datastore they were run on.")],
+    store: Annotated[Path, typer.Argument(help="The datastore, or sources file, they were run on.")],
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute every kept citation from the store alone; leaves with 7 when one does not hold.
@@ -62,13 +62,13 @@ def verify(
     equal the quote, and the run had retrieved the passage. Example: sleuth verify runs/ask.jsonl store
     """
     from sleuth.agents import cite, episodes
-    from sleuth.retrieval.store import Datastore
+    from sleuth.retrieval.sources import open_any
 
     bad_lines: list[str] = []
     rows: list[dict[str, Any]] = []
-    datastore = Datastore.open(store)
+    searched = open_any(store)
     for episode in episodes.read(file, bad=bad_lines.append):
-        for check in cite.verify(episode, datastore):
+        for check in cite.verify(episode, searched):
             rows.append({"episode": episode.id, **asdict(check), "holds": check.holds})
     for line in bad_lines:
         say(line)

@@ -137,7 +137,7 @@ def show_report(report: BuildReport) -> None:
 
 
 def search(
-    store: StoreArgument,
+    store: Annotated[Path, typer.Argument(help="A datastore, made by `sleuth build`, or a sources file (.toml).")],
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Most hits.")] = 5,
     mode: Annotated[str, typer.Option(help="hybrid, bm25 or dense.")] = "hybrid",
@@ -146,19 +146,32 @@ def search(
 ) -> None:
     """Search a datastore: title, score, and a snippet with the matched words marked.
 
+    A sources file asks several knowledge bases, each in the mode that it names; docs/knowledge.md has its form.
+
     Example: sleuth search store "lighthouse keepers" -k 3 --where "date>=1990"
     """
-    from sleuth.retrieval.remote import RemoteRetriever, open_store
+    from datetime import date
+
+    from sleuth.agents.minds import minds
+    from sleuth.retrieval.route import Routed
+    from sleuth.retrieval.sources import open_any
+    from sleuth.retrieval.store import Datastore
 
     found = where_of(where)
-    opened = open_store(store)
-    hits = opened.search([query], k, found, mode)[0]  # type: ignore[arg-type]  # checked there
+    opened = open_any(store, minds=minds(), today=date.today())
+    if isinstance(opened, Routed):
+        answer = opened.search([query], k, found)
+    else:
+        answer = opened.search([query], k, found, mode)  # type: ignore[arg-type]  # checked there
+    hits = answer[0]
     if as_json:
         for hit in hits:
             emit(asdict(hit))
         return
     for hit in hits:
-        _show(hit, query, "english" if isinstance(opened, RemoteRetriever) else opened.manifest.language)
+        _show(hit, query, opened.manifest.language if isinstance(opened, Datastore) else "english")
+    for what, why in getattr(answer, "missing", ()):
+        say(f"not looked for in {what}: {why}")
     if not hits:
         say("nothing found")
 
@@ -178,8 +191,8 @@ def _show(hit: Hit, query: str, language: str) -> None:
 
 
 def sql(
-    store: StoreArgument,
-    query: Annotated[str, typer.Argument(help="One SELECT over the views documents and passages.")],
+    store: Annotated[Path, typer.Argument(help="A datastore, or a file or folder of tables (CSV, Parquet, DuckDB).")],
+    query: Annotated[str, typer.Argument(help="One SELECT over the views documents and passages, or the tables.")],
     limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 1000,
     as_json: JsonFlag = False,
 ) -> None:
@@ -188,8 +201,10 @@ def sql(
     Example: sleuth sql store "select source, count(*) from documents group by source"
     """
     from sleuth.retrieval.store import Datastore
+    from sleuth.retrieval.table_files import holds_tables, open_tables
 
-    columns, rows = Datastore.open(store).sql(query, limit)
+    opened = open_tables([store]) if holds_tables(store) else Datastore.open(store)
+    columns, rows = opened.sql(query, limit)
     if as_json:
         for row in rows:
             emit(dict(zip(columns, row, strict=True)))
