@@ -81,9 +81,7 @@ class Dense:
             for (rows, scores), (more, further) in zip(found, others, strict=True)
         ]
 
-    def _approximate(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray | None, effort: Effort
-    ) -> list[Ranking]:
+    def _approximate(self, queries: np.ndarray, k: int, allowed: np.ndarray | None, effort: Effort) -> list[Ranking]:
         """Candidates of the index, compared exactly."""
         assert self._index is not None and self._index.codes is not None
         plan, codes = self._index.plan, self._index.codes
