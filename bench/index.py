@@ -287,7 +287,7 @@ def searches(bench: Bench, _: Any = None) -> list[Row]:
             parts = [bench.questions[n : n + size] for n in range(0, len(bench.questions), size)]
             used = time.process_time()
             for part in parts:
-                store.search(part, 10, mode=mode)  # type: ignore[arg-type]
+                store.search(part, 10, mode=mode)
             batches[f"cpu_ms_in_{size}"] = round((time.process_time() - used) / len(bench.questions) * 1e3, 3)
         rows.append({"method": f"search {mode}", **alone, **batches})
         say(rows[-1])

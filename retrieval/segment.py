@@ -151,7 +151,7 @@ class Segment:
             columns = {name: tables[0][name].chunk(0) for name in tables[0].column_names}
             spans = {name: tables[1][name].chunk(0).to_numpy() for name in SPAN_COLUMNS}
             texts, ids = {name: Strings(columns[name]) for name in TEXT_COLUMNS}, Strings(tables[1]["id"].chunk(0))
-            return cls(folder, *tables, vectors, Postings.load(folder), columns, texts, ids, spans, alive)
+            return cls(folder, tables[0], tables[1], vectors, Postings.load(folder), columns, texts, ids, spans, alive)
         except (ValueError, OSError, pa.ArrowException) as error:
             raise StoreError(f"{folder}: not a segment of this format: {error}") from error
 

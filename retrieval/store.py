@@ -148,22 +148,24 @@ class Datastore:
         self, queries: Sequence[str], depth: int, allowed: np.ndarray | None, effort: Effort | None
     ) -> list[Ranked]:
         vectors = self._encode(queries)
-        known = vectors.any(axis=1)  # without a known word there is no vector
-        found = iter(self._dense.search(vectors[known], depth, allowed, effort) if known.any() else ())
-        return [self._ordered(*next(found)) if one else [] for one in known]
+        known = np.flatnonzero(vectors.any(axis=1))  # without a known word there is no vector
+        ranked: list[Ranked] = [[] for _ in queries]
+        if len(known):
+            for n, found in zip(known, self._dense.search(vectors[known], depth, allowed, effort), strict=True):
+                ranked[n] = self._ordered(*found)
+        return ranked
 
     def _ordered(self, rows: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> Ranked:
         """By score, equal scores by passage id."""
-        rows, scores = np.asarray(rows, np.int64), np.asarray(scores)
-        order = np.argsort(-scores, kind="stable")
-        rows, scores = rows[order].tolist(), scores[order]
-        same = scores[1:] == scores[:-1]
+        given = np.asarray(scores)
+        order = np.argsort(-given, kind="stable")
+        ordered, ranked = np.asarray(rows)[order].tolist(), given[order]
+        same = ranked[1:] == ranked[:-1]
         if same.any():
-            ends = [0, *(np.flatnonzero(~same) + 1).tolist(), len(rows)]
-            for start, end in pairwise(ends):
+            for start, end in pairwise([0, *(np.flatnonzero(~same) + 1).tolist(), len(ordered)]):
                 if end - start > 1:
-                    rows[start:end] = sorted(rows[start:end], key=self._id)
-        return list(zip(rows, scores.tolist(), strict=True))
+                    ordered[start:end] = sorted(ordered[start:end], key=self._id)
+        return list(zip(ordered, ranked.tolist(), strict=True))
 
     def _hits(self, rankings: Sequence[Ranked], mode: Mode) -> list[list[Hit]]:
         """Each passage is read once, in the order of the store."""
