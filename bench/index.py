@@ -34,7 +34,7 @@ from sleuth.retrieval.index import Index, build_index, load_index
 from sleuth.retrieval.job import indexed_text
 from sleuth.retrieval.layout import read_manifest
 from sleuth.retrieval.plan import Kind, plan
-from sleuth.retrieval.recall import K, candidates, gather, similarities, tenth
+from sleuth.retrieval.recall import K, candidates, compared, gather, similarities, tenth
 from sleuth.retrieval.segment import open_vectors
 from sleuth.retrieval.store import Datastore
 from sleuth.retrieval.tokens import Analyzer
@@ -86,12 +86,9 @@ class Bench:
             rows = search(query)[:K]
             taken.append(time.perf_counter() - started)
             cpu.append(time.process_time() - used)
-            scores = similarities(gather(self.vectors, self.first, np.asarray(rows, np.int64)), query)
+            scores = similarities(gather(self.vectors, self.first, np.sort(np.asarray(rows, np.int64))), query)
             found.append(min(K, int((scores >= least - 1e-5).sum())) / K)
         return {"recall": round(float(np.mean(found)), 4), **milliseconds(taken, cpu)}
-
-    def reranked(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return rows[np.argsort(-similarities(gather(self.vectors, self.first, rows), query), kind="stable")]
 
 
 def ours(bench: Bench, kinds: Sequence[Kind | None]) -> list[Row]:
@@ -107,7 +104,9 @@ def ours(bench: Bench, kinds: Sequence[Kind | None]) -> list[Row]:
 
         def search(query: np.ndarray, nprobe: int, depth: int, found: Index = index, faiss: Any = ready) -> np.ndarray:
             assert found.codes is not None
-            return bench.reranked(query, candidates(faiss, found.codes, query, nprobe, depth))
+            asked = query[None]
+            rows = candidates(faiss, found.codes, asked, nprobe, depth)
+            return compared(bench.vectors, bench.first, asked, rows, K)[0][0]
 
         for nprobe in (64, 128, 256, 512, 1024):
             for depth in (200, 400, 800):
@@ -205,14 +204,14 @@ def lexical(bench: Bench, peers: Sequence[str] = ("bm25s", "tantivy")) -> list[R
     """BM25 of ours, of bm25s and of tantivy: the same terms, top 10, each query by itself."""
     store = Datastore.open(bench.store, verify=False)
     analyzer = Analyzer(store.manifest.language)
-    rows = [{"method": "sleuth bm25", **timed(lambda q: store._lexical(q, K, None), bench.questions)}]
-    rows.append({"method": "sleuth bm25, 100 best", **timed(lambda q: store._lexical(q, 100, None), bench.questions)})
+    rows = [{"method": "sleuth bm25", **timed(lambda q: store._lexical([q], K, None), bench.questions)}]
+    rows.append({"method": "sleuth bm25, 100 best", **timed(lambda q: store._lexical([q], 100, None), bench.questions)})
     say(rows[-2])
     say(rows[-1])
     if not peers:
         return rows
     texts = [indexed_text(store._passage(row)[0]) for row in range(bench.count)]
-    truth = [[row for row, _ in store._lexical(q, K, None)] for q in bench.questions]
+    truth = [[row for row, _ in store._lexical([q], K, None)[0]] for q in bench.questions]
     cut = [" ".join(analyzer.terms(text)) for text in texts]
     asked = [[t for t in analyzer.terms(q) if t not in store._bm25.stops] for q in bench.questions]
     for name in peers:
@@ -278,13 +277,19 @@ def milliseconds(taken: Sequence[float], cpu: Sequence[float]) -> Row:
 
 
 def searches(bench: Bench, _: Any = None) -> list[Row]:
-    """Whole searches of the store, encoding and passages included."""
+    """Whole searches of the store, encoding and passages included: alone and in batches, processor ms a query."""
     store = Datastore.open(bench.store, verify=False)
     rows = []
     for mode in ("bm25", "dense", "hybrid"):
-        rows.append(
-            {"method": f"search {mode}", **timed(lambda q, m=mode: store.search([q], 10, mode=m), bench.questions)}
-        )  # type: ignore[misc]
+        alone = timed(lambda q, m=mode: store.search([q], 10, mode=m), bench.questions)  # type: ignore[misc]
+        batches: Row = {}
+        for size in (1, 8, 64):
+            parts = [bench.questions[n : n + size] for n in range(0, len(bench.questions), size)]
+            used = time.process_time()
+            for part in parts:
+                store.search(part, 10, mode=mode)
+            batches[f"cpu_ms_in_{size}"] = round((time.process_time() - used) / len(bench.questions) * 1e3, 3)
+        rows.append({"method": f"search {mode}", **alone, **batches})
         say(rows[-1])
     return rows
 

@@ -2,8 +2,9 @@
 
 ``python bench/serving.py STORE [--seconds 20] [--clients 200] [--modes dense hybrid]`` measures in one run, same
 queries: the library called in a loop, `sleuth serve` with 1, 64 and ``--clients`` concurrent clients, and the peer of
-bench/flat_server.py with the same. Clients (asyncio, httpx, Search-R1's shape, top 3) share the machine with the
-server. ``--kill`` kills the server under load and times a restart, ``--reload`` commits new versions of a scratch copy
+bench/flat_server.py with the same. Clients (asyncio, Search-R1's shape, top 3) share the machine with the server,
+and where ``cores`` is 1 its core; a last row has clients that pause a second between questions, as agents do.
+``--kill`` kills the server under load and times a restart, ``--reload`` commits new versions of a scratch copy
 under load and counts failures. Writes bench/results/serving.json (``--out``).
 Beside seconds stand CPU seconds, which other programs on the machine change less.
 """
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -123,32 +125,55 @@ def ours(store: Path, port: int, mode: str, *more: str) -> list[str]:
 
 async def load(
     url: str, queries: Sequence[str], clients: int, seconds: float, first: int = 0,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False, think_s: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Each client asks one query after another; nothing is tried again, so that every failure counts."""
+    """Each client asks one query after another, ``think_s`` after the answer; nothing is tried again, so that every
+    failure counts."""
     numbers, taken, failures = count(first), [], Counter[str]()
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as http:
+    host, port = url.removeprefix("http://").split(":")
+    began, used = time.perf_counter(), time.process_time()
+    ends = began + seconds
 
-        async def client() -> None:
-            while time.perf_counter() < ends and not stop():
-                body = {"queries": [queries[next(numbers) % len(queries)]], "topk": TOP, "return_scores": True}
-                asked = time.perf_counter()
-                try:
-                    reply = await http.post("/retrieve", json=body)
-                except httpx.TransportError as error:
-                    failures[type(error).__name__] += 1
-                    await asyncio.sleep(0.25)
-                    continue
-                if reply.status_code == 200 and len(reply.json()["result"]) == 1:
-                    taken.append(time.perf_counter() - asked)
-                else:
-                    failures[str(reply.status_code)] += 1
+    async def client() -> None:
+        writer = None
+        await asyncio.sleep(random.random() * think_s)
+        while time.perf_counter() < ends and not stop():
+            asked = time.perf_counter()
+            try:
+                async with asyncio.timeout(30):
+                    if writer is None:
+                        reader, writer = await asyncio.open_connection(host, int(port))
+                    status, result = await exchange(reader, writer, queries[next(numbers) % len(queries)])
+            except (OSError, EOFError, TimeoutError) as error:
+                failures[type(error).__name__] += 1
+                writer = None
+                await asyncio.sleep(0.25)
+                continue
+            if status == 200 and len(json.loads(result)["result"]) == 1:
+                taken.append(time.perf_counter() - asked)
+            else:
+                failures[str(status)] += 1
+            if think_s:
+                await asyncio.sleep(think_s)
+        if writer is not None:
+            writer.close()
 
-        began = time.perf_counter()
-        ends = began + seconds
-        await asyncio.gather(*(client() for _ in range(clients)))
-    return {"clients": clients, **summary(taken, time.perf_counter() - began), "failures": dict(failures)}
+    await asyncio.gather(*(client() for _ in range(clients)))
+    clients_cpu = (time.process_time() - used) / max(1, len(taken))
+    return {"clients": clients, **({"think_s": think_s} if think_s else {}),
+            **summary(taken, time.perf_counter() - began), "failures": dict(failures),
+            "client_cpu_ms_per_answer": round(clients_cpu * 1e3, 2)}  # fmt: skip
+
+
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: str) -> tuple[int, bytes]:
+    """Status and body of one search over an open connection: a client that takes less from the server's core than an
+    HTTP library would."""
+    body = json.dumps({"queries": [query], "topk": TOP, "return_scores": True}).encode()
+    writer.write(b"POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                 b"Content-Length: %d\r\n\r\n" % len(body) + body)  # fmt: skip
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length:")[2].split(None, 1)[0])
+    return int(head.split(None, 2)[1]), await reader.readexactly(length)
 
 
 def under_load(
@@ -157,9 +182,9 @@ def under_load(
     url, process = served
     asyncio.run(load(url, queries, 4, 2.0, 4000))  # warm
     rows = []
-    for n, clients in enumerate((1, 64, options.clients)):
+    for n, (clients, think_s) in enumerate(((1, 0.0), (64, 0.0), (options.clients, 0.0), (options.clients, 1.0))):
         before = cpu_s(process)
-        row = asyncio.run(load(url, queries, clients, options.seconds, n * 1500))
+        row = asyncio.run(load(url, queries, clients, options.seconds, n * 1500, think_s=think_s))
         used = round((cpu_s(process) - before) / max(1, row["answers"]) * 1e3, 2)
         rows.append({**row, "server_cpu_ms_per_answer": used})
         print("  ", rows[-1], flush=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,18 @@ def load_array(path: Path) -> np.ndarray:
     return array.view(np.ndarray)
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A term of a query as the index has it."""
+
+    weight: float
+    """Its inverse document frequency."""
+    frequency: int
+    """Living rows that hold it."""
+    spans: tuple[tuple[int, int, int], ...]
+    """Segment, and start and end of its postings there."""
+
+
 class BM25:
     """Scores of all rows of all segments, numbered through in segment order.
 
@@ -110,73 +123,105 @@ class BM25:
         self.stops = set(analyzer.stems(sorted(stop_words(analyzer.language))))
         self._own = threading.local()
 
-    def search(self, query: str, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and float32 scores of the ``k`` best and of all that tie with the last of them, in no order.
+    def search(
+        self, queries: Sequence[str], k: int, allowed: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each query rows and float32 scores of the ``k`` best and of all that tie with the last, in no order.
 
-        Only rows with a term of ``query`` are found, and only ``allowed`` ones ((N,) bool). Stop words count only where
-        there is nothing else. Terms are added up rarest first; once the frequent ones left cannot lift a new row among
-        the best, they are looked up for the rows in question alone (Turtle and Flood 1995, "Query evaluation:
-        strategies and optimizations", max_score), which changes no score.
+        Only rows with a term of the query are found, and only ``allowed`` ones ((N,) bool). Stop words count only where
+        there is nothing else. Terms are looked up for all queries together.
         """
-        terms = self._terms(query)
+        asked = [self._words(query) for query in queries]
+        known = self._terms({name for words in asked for name in words})
+        found = []
+        for words in asked:
+            terms = [(count, known[name]) for name, count in words.items() if name in known]
+            rarest_first = sorted(terms, key=lambda pair: pair[1].frequency)
+            weighed = [(np.float32(count * term.weight), term) for count, term in rarest_first]
+            found.append(self._search(weighed, k, allowed))
+        return found
+
+    def _search(
+        self, terms: list[tuple[np.float32, Term]], k: int, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One query: weights and terms, rarest first.
+
+        They are added up until the frequent ones left cannot lift a new row among the best; those are looked up for the
+        rows in question alone (Turtle and Flood 1995, "Query evaluation: strategies and optimizations", max_score),
+        which changes no score.
+        """
         if not hasattr(self._own, "scores"):
             self._own.scores = np.zeros(self.offsets[-1], "f4")
         scores: np.ndarray = self._own.scores
         rest = sum(float(weight) for weight, _ in terms)
-        met: list[np.ndarray] = []
+        met = [np.zeros(0, "i8")]
         try:
-            while terms:
-                found = np.concatenate([np.zeros(0, "i8"), *met])
+            for at, (weight, term) in enumerate(terms):
+                found = np.concatenate(met)
                 least = _kth(scores[found], k)
                 if rest * (1 + 1e-5) < least:
-                    return self._finished(found[scores[found] + rest * (1 + 1e-5) >= least], terms, rest, k)
-                weight, spans = terms.pop(0)
-                for rows, counts in self._postings(spans):
-                    kept = slice(None) if allowed is None else allowed[rows]
+                    return self._finished(found[scores[found] + rest * (1 + 1e-5) >= least], terms[at:], rest, k)
+                rows, counts = self._postings(term)
+                if allowed is not None:
+                    kept = allowed[rows]
                     rows, counts = rows[kept], counts[kept]
-                    met.append(rows[scores[rows] == 0])
-                    scores[rows] += weight * counts / (counts + self.norms[rows])
+                before = scores[rows]
+                met.append(rows[before == 0])
+                scores[rows] = before + weight * counts / (counts + self.norms[rows])
                 rest -= float(weight)
-            found = np.concatenate([np.zeros(0, "i8"), *met])
+            found = np.concatenate(met)
             return _best(found, scores[found], k)
         finally:
             for rows in met:
                 scores[rows] = 0
 
-    def _terms(self, query: str) -> list[tuple[np.float32, list[tuple[int, int, int]]]]:
-        """Weight and (segment, start, end) spans of each telling term that occurs, rarest first."""
+    def _words(self, query: str) -> Counter[bytes]:
+        """How often a query has each of its telling words; sorted."""
         words = Counter(self.analyzer.terms(query))
-        telling = {word: count for word, count in words.items() if word not in self.stops} or words
-        names = sorted({word.encode()[:TERM_BYTES]: None for word in telling})
         times = Counter[bytes]()
-        for word, count in telling.items():
+        for word, count in ({w: c for w, c in words.items() if w not in self.stops} or words).items():
             times[word.encode()[:TERM_BYTES]] += count
-        spans = [_spans(segment, np.array(names, ARRAYS["terms"])) for segment in self.segments]
-        frequency = sum((self._frequencies(n, *span) for n, span in enumerate(spans)), np.zeros(len(names), "i8"))
-        weights = np.log(1 + (self.num_alive - frequency + 0.5) / (frequency + 0.5)) * [times[name] for name in names]
-        return [
-            (np.float32(weights[t]),
-             [(n, int(starts[t]), int(ends[t])) for n, (starts, ends) in enumerate(spans) if ends[t] > starts[t]])
-            for t in np.argsort(frequency, kind="stable") if frequency[t]
-        ]  # fmt: skip
+        return Counter(dict(sorted(times.items())))
 
-    def _postings(self, spans: Sequence[tuple[int, int, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows (int64, numbered through) and counts of a term, a segment at a time, without the deleted."""
-        for n, start, end in spans:
-            own, counts = self.segments[n].rows[start:end], self.segments[n].counts[start:end]
-            if (alive := self.alive[n]) is not None:
-                own, counts = own[alive[own]], counts[alive[own]]
-            yield own + self.offsets[n], counts.astype("f4")
+    def _terms(self, names: Iterable[bytes]) -> dict[bytes, Term]:
+        """Those of ``names`` that occur."""
+        wanted = sorted(names)
+        keys = np.array(wanted, ARRAYS["terms"])
+        spans = np.array([_spans(segment, keys) for segment in self.segments], "i8").reshape(-1, 2, len(keys))
+        frequencies = np.zeros(len(keys), "i8")
+        for n, (starts, ends) in enumerate(spans):
+            frequencies += self._frequencies(n, starts, ends)
+        weights = np.log(1 + (self.num_alive - frequencies + 0.5) / (frequencies + 0.5))
+        found = {}
+        for t in np.flatnonzero(frequencies).tolist():
+            holds = np.flatnonzero(spans[:, 1, t] > spans[:, 0, t])
+            places = zip(holds.tolist(), spans[holds, 0, t].tolist(), spans[holds, 1, t].tolist(), strict=True)
+            found[wanted[t]] = Term(float(weights[t]), int(frequencies[t]), tuple(places))
+        return found
+
+    def _postings(self, term: Term) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (int64, numbered through) and counts (float32) of a term, without the deleted."""
+        rows = np.concatenate([self.segments[n].rows[start:end] for n, start, end in term.spans], dtype="i8")
+        counts = np.concatenate([self.segments[n].counts[start:end] for n, start, end in term.spans], dtype="f4")
+        held, starts, ends = np.array(term.spans).T
+        rows += np.repeat(self.offsets[held], ends - starts)
+        if self._living is not None:
+            kept = self._living[rows]
+            rows, counts = rows[kept], counts[kept]
+        return rows, counts
 
     def _finished(
-        self, rows: np.ndarray, terms: Sequence[tuple[np.float32, list[tuple[int, int, int]]]], rest: float, k: int
+        self, rows: np.ndarray, terms: Sequence[tuple[np.float32, Term]], rest: float, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Add the remaining ``terms`` to ``rows`` alone, dropping those that fall out of reach."""
         rows = np.sort(rows)
         scores = self._own.scores[rows]
-        for weight, spans in terms:
-            for n, start, end in spans:
-                first, last = np.searchsorted(rows, self.offsets[n : n + 2])
+        for weight, term in terms:
+            cuts = np.searchsorted(rows, self.offsets).tolist()
+            for n, start, end in term.spans:
+                first, last = cuts[n], cuts[n + 1]
+                if first == last:
+                    continue
                 posted = self.segments[n].rows[start:end]
                 wanted = (rows[first:last] - self.offsets[n]).astype(posted.dtype)
                 places = np.minimum(np.searchsorted(posted, wanted), len(posted) - 1)
@@ -187,6 +232,16 @@ class BM25:
             near = scores + rest * (1 + 1e-5) >= _kth(scores, k)
             rows, scores = rows[near], scores[near]
         return _best(rows, scores, k)
+
+    @cached_property
+    def _living(self) -> np.ndarray | None:
+        """(rows,) bool, false where deleted; None where nothing is."""
+        if all(rows is None for rows in self.alive):
+            return None
+        lengths = np.diff(self.offsets).tolist()
+        return np.concatenate(
+            [np.ones(length, bool) if rows is None else rows for length, rows in zip(lengths, self.alive, strict=True)]
+        )
 
     def _frequencies(self, n: int, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Rows of segment ``n`` that hold each term, without the deleted."""

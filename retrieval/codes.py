@@ -19,7 +19,7 @@ from sleuth.retrieval.plan import IndexPlan
 
 CHUNK = 2**15
 """Vectors in flight; with the training sample, all that building needs in memory."""
-ITERATIONS = 8
+ITERATIONS = 12
 SEED = 5
 
 

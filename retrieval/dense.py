@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from sleuth.corpora.errors import InputError
+from sleuth.retrieval.codes import searchable
 from sleuth.retrieval.index import Index
-from sleuth.retrieval.recall import candidates, gather, searchable, similarities
+from sleuth.retrieval.recall import Ranking, best, candidates, compared, gather, similarities
 
 FEW = 20_000
 """Rows that a filter allows are all compared where they are no more than this."""
+_NONE: Ranking = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +59,29 @@ class Dense:
             self._store_first = np.array([0 if n is None else self._first[n] for n in self._places])
 
     def search(
-        self, query: np.ndarray, k: int, allowed: np.ndarray | None = None, effort: Effort | None = None
-    ) -> list[tuple[int, float]]:
-        """At most ``k`` (row, score), best first; ``query`` is (D,) float32, ``allowed`` (N,) bool.
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, effort: Effort | None = None
+    ) -> list[Ranking]:
+        """At most ``k`` rows a query, best first; ``queries`` are (Q, D) float32, ``allowed`` (N,) bool.
 
-        Of a filtered search k rows come back where k are allowed; where few are, all of them are compared.
+        Of a filtered search k rows come back where k are allowed; where few are, all of them are compared. What a
+        query finds does not depend on the others.
         """
-        if allowed is not None and (number := int(np.count_nonzero(allowed))) <= FEW:
-            return self._compared(query, np.flatnonzero(allowed), min(k, number))
-        found = self._approximate(query, k, allowed, effort or Effort()) if self._index is not None else []
-        if self._rest:
-            found += self._exhaustive(query, k, allowed)
-        return sorted(found, key=lambda pair: -pair[1])[:k]
+        if allowed is not None and np.count_nonzero(allowed) <= FEW:
+            rows = np.flatnonzero(allowed)
+            near = gather(self._vectors, self._first, rows)
+            return [best(rows, similarities(near, query), k) for query in queries]
+        found = self._approximate(queries, k, allowed, effort or Effort()) if self._index is not None else None
+        if not self._rest:
+            return found or [_NONE for _ in queries]
+        others = self._exhaustive(queries, k, allowed)
+        if found is None:
+            return others
+        return [
+            best(np.concatenate([rows, more]), np.concatenate([scores, further]), k)
+            for (rows, scores), (more, further) in zip(found, others, strict=True)
+        ]
 
-    def _compared(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[tuple[int, float]]:
-        scores = similarities(gather(self._vectors, self._first, rows), query)
-        best = np.argsort(-scores, kind="stable")[:k]
-        return list(zip(rows[best].tolist(), scores[best].tolist(), strict=True))
-
-    def _approximate(
-        self, query: np.ndarray, k: int, allowed: np.ndarray | None, effort: Effort
-    ) -> list[tuple[int, float]]:
+    def _approximate(self, queries: np.ndarray, k: int, allowed: np.ndarray | None, effort: Effort) -> list[Ranking]:
         """Candidates of the index, compared exactly."""
         assert self._index is not None and self._index.codes is not None
         plan, codes = self._index.plan, self._index.codes
@@ -89,10 +93,12 @@ class Dense:
         # lists that are expected to hold four times the candidates, filtered ones left out
         needed = int(4 * depth / share * plan.num_lists / plan.num_vectors) + 1
         nprobe = min(plan.num_lists, effort.nprobe or max(plan.nprobe, needed))
-        rows = candidates(self._faiss, codes, query, nprobe, depth, bits)
-        if len(rows) < k and nprobe < plan.num_lists:
-            rows = candidates(self._faiss, codes, query, plan.num_lists, depth, bits)
-        return self._compared(query, self._in_store_order(rows), k)
+        rows = candidates(self._faiss, codes, queries, nprobe, depth, bits)
+        if nprobe < plan.num_lists and (short := [n for n, own in enumerate(rows) if len(own) < k]):
+            wider = candidates(self._faiss, codes, queries[short], plan.num_lists, depth, bits)
+            for n, own in zip(short, wider, strict=True):
+                rows[n] = own
+        return compared(self._vectors, self._first, queries, [self._in_store_order(own) for own in rows], k)
 
     def _in_store_order(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the store for numbers of the index."""
@@ -109,7 +115,7 @@ class Dense:
                 kept[own] = True if allowed is None else allowed[self._first[place] : self._first[place + 1]]
         return kept
 
-    def _exhaustive(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
+    def _exhaustive(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> list[Ranking]:
         """The best of the vectors without an index."""
         import faiss
 
@@ -120,10 +126,9 @@ class Dense:
             parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))  # type: ignore[call-arg,arg-type]
         k = min(k, self._flat.ntotal if kept is None else int(np.count_nonzero(kept)))
         if k == 0:
-            return []
-        scores, rows = self._flat.search(query[None], k, params=parameters)
-        found = self._rest_rows[rows[0][rows[0] >= 0]]
-        return list(zip(found.tolist(), scores[0][rows[0] >= 0].tolist(), strict=True))
+            return [_NONE for _ in queries]
+        scores, rows = self._flat.search(queries, k, params=parameters)
+        return [(self._rest_rows[own[own >= 0]], score[own >= 0]) for own, score in zip(rows, scores, strict=True)]
 
     @cached_property
     def _rest_rows(self) -> np.ndarray:

@@ -22,7 +22,7 @@ DEFAULT_BYTES = 64
 """Memory of a vector where no budget is given."""
 ID_BYTES = 8
 """faiss keeps 64-bit row numbers beside the codes of a list."""
-TRAINING_PER_LIST = 24
+TRAINING_PER_LIST = 48
 MAX_TRAINING = 2**18
 BLOCK = 32
 """Vectors of a fast-scan block; the last block of a list is half empty on average."""

@@ -7,12 +7,13 @@ before anything is answered. Models and indexes are loaded on the first query th
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Mode = Literal["hybrid", "bm25", "dense"]
+Ranked: TypeAlias = "list[tuple[int, float]]"
+"""Rows and scores, best first."""
 FUSION_DEPTH = 100
 """Hits of each ranking that fusion sees, or k where that is more."""
 
@@ -54,7 +57,7 @@ class Datastore:
         self.index = index
         """Of the vectors; None where they are all compared."""
         self._segments = segments
-        self._offsets = np.cumsum([0, *(len(segment.passages) for segment in segments)])
+        self._starts: list[int] = [0, *accumulate(len(segment.passages) for segment in segments)]
         self._first_documents = np.cumsum([0, *(len(segment.documents) for segment in segments)])
         self._deleted = any(segment.alive is not None for segment in segments)
         kinds: dict[str, set[str]] = {}
@@ -113,48 +116,65 @@ class Datastore:
             dense_weight = STATIC_WEIGHT
         allowed = self._allowed(where)
         texts = [query[:QUERY_CHARS].encode("utf-8", "replace").decode() for query in queries]  # no half surrogates
-        worded = [text for text in texts if len(self) and WORD.search(text)]
-        vectors = dict(zip(worded, self._encode(worded), strict=True)) if mode != "bm25" and worded else {}
-        answers: dict[str, list[Hit]] = {}
-        for text in worded:
-            if text not in answers:
-                answers[text] = self._search(text, vectors.get(text), k, allowed, mode, effort, dense_weight)
-        return [list(answers.get(text, [])) for text in texts]
+        worded = list(dict.fromkeys(text for text in texts if len(self) and WORD.search(text)))
+        if not worded:
+            return [[] for _ in texts]
+        rankings = self._rankings(worded, k, allowed, mode, effort, dense_weight)
+        found = dict(zip(worded, self._hits([ranking[:k] for ranking in rankings], mode), strict=True))
+        return [list(found.get(text, ())) for text in texts]
 
-    def _search(
-        self, query: str, vector: np.ndarray | None, k: int, allowed: np.ndarray | None, mode: Mode,
-        effort: Effort | None, dense_weight: float | None,
-    ) -> list[Hit]:  # fmt: skip
+    def _rankings(
+        self, queries: Sequence[str], k: int, allowed: np.ndarray | None, mode: Mode, effort: Effort | None,
+        dense_weight: float | None,
+    ) -> list[Ranked]:  # fmt: skip
+        """Rows and scores of each query, best first; at least ``k`` where there are so many."""
         depth = max(k, FUSION_DEPTH) if mode == "hybrid" else k
-        rankings = []
-        if mode != "dense":
-            rankings.append(self._lexical(query, depth, allowed))
-        if vector is not None:
-            near = (
-                self._dense.search(vector, depth, allowed, effort) if vector.any() else []
-            )  # no known word: no vector
-            rankings.append(self._ordered(near))
-        if len(rankings) == 1:
-            ranked = rankings[0]
-        elif dense_weight is None:
-            ranked = reciprocal_rank([[row for row, _ in rows] for rows in rankings])
+        lexical = self._lexical(queries, depth, allowed) if mode != "dense" else []
+        dense = self._near(queries, depth, allowed, effort) if mode != "bm25" else []
+        if mode != "hybrid":
+            return lexical or dense
+        if dense_weight is None:
+            fused = [reciprocal_rank([[row for row, _ in ranked] for ranked in both])
+                     for both in zip(lexical, dense, strict=True)]  # fmt: skip
         else:
-            ranked = weighted(rankings, (1 - dense_weight, dense_weight))
-        hits = []
-        for rank, (row, score) in enumerate(self._ordered(ranked)[:k], start=1):
-            passage, shown = self._passage(row)
-            hits.append(Hit(passage, score, rank, mode, **shown))
-        return hits
+            fused = [weighted(both, (1 - dense_weight, dense_weight)) for both in zip(lexical, dense, strict=True)]
+        return [self._ordered(*zip(*ranked, strict=True)) if ranked else [] for ranked in fused]
 
-    def _lexical(self, query: str, depth: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
-        rows, scores = self._bm25.search(query, depth, allowed)  # with all that tie for the last place: the id decides
-        return self._ordered(list(zip(rows.tolist(), scores.tolist(), strict=True)))[:depth]
+    def _lexical(self, queries: Sequence[str], depth: int, allowed: np.ndarray | None) -> list[Ranked]:
+        found = self._bm25.search(queries, depth, allowed)  # with all that tie for the last place: the id decides
+        return [self._ordered(rows, scores)[:depth] for rows, scores in found]
 
-    def _ordered(self, ranked: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    def _near(
+        self, queries: Sequence[str], depth: int, allowed: np.ndarray | None, effort: Effort | None
+    ) -> list[Ranked]:
+        vectors = self._encode(queries)
+        known = np.flatnonzero(vectors.any(axis=1))  # without a known word there is no vector
+        ranked: list[Ranked] = [[] for _ in queries]
+        if len(known):
+            for n, found in zip(known, self._dense.search(vectors[known], depth, allowed, effort), strict=True):
+                ranked[n] = self._ordered(*found)
+        return ranked
+
+    def _ordered(self, rows: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> Ranked:
         """By score, equal scores by passage id."""
-        ordered = sorted(ranked, key=lambda pair: -pair[1])
-        ties = {score for (_, score), (_, following) in pairwise(ordered) if score == following}
-        return sorted(ordered, key=lambda pair: (-pair[1], self._id(pair[0]) if pair[1] in ties else ""))
+        given = np.asarray(scores)
+        order = np.argsort(-given, kind="stable")
+        ordered, ranked = np.asarray(rows)[order].tolist(), given[order]
+        same = ranked[1:] == ranked[:-1]
+        if same.any():
+            for start, end in pairwise([0, *(np.flatnonzero(~same) + 1).tolist(), len(ordered)]):
+                if end - start > 1:
+                    ordered[start:end] = sorted(ordered[start:end], key=self._id)
+        return list(zip(ordered, ranked.tolist(), strict=True))
+
+    def _hits(self, rankings: Sequence[Ranked], mode: Mode) -> list[list[Hit]]:
+        """Each passage is read once, in the order of the store."""
+        rows = sorted({row for ranking in rankings for row, _ in ranking})
+        read = {row: self._passage(row) for row in rows}
+        return [
+            [Hit(read[row][0], score, rank, mode, **read[row][1]) for rank, (row, score) in enumerate(ranking, start=1)]
+            for ranking in rankings
+        ]
 
     def retriever(self, mode: Mode = "hybrid", dense_weight: float | None = None) -> Retriever:
         """This store behind the `Retriever` contract in a fixed mode, with the embedder's weight where one is given."""
@@ -210,8 +230,8 @@ class Datastore:
         return {name: kind for name, (_, kind) in self._catalog.fields.items()}
 
     def _place(self, row: int) -> tuple[Segment, int]:
-        n = int(np.searchsorted(self._offsets, row, "right")) - 1
-        return self._segments[n], row - int(self._offsets[n])
+        n = bisect_right(self._starts, row) - 1
+        return self._segments[n], row - self._starts[n]
 
     def _passage(self, row: int) -> tuple[Passage, Mapping[str, str]]:
         segment, at = self._place(row)
@@ -219,7 +239,7 @@ class Datastore:
 
     def _id(self, row: int) -> str:
         segment, at = self._place(row)
-        return segment.ids[at].as_py()
+        return segment.ids[at]
 
     def _encode(self, queries: Sequence[str]) -> np.ndarray:
         with self._lock:

@@ -61,6 +61,12 @@ def made(store: Path, vectors: np.ndarray, cuts: tuple[int, ...] = (1000, 1100))
     return manifest
 
 
+def found(search: Dense, query: np.ndarray, k: int, *given: object, **more: object) -> list[tuple[int, float]]:
+    """Rows and scores of one query."""
+    ((rows, scores),) = search.search(query[None], k, *given, **more)  # type: ignore[arg-type]
+    return list(zip(rows.tolist(), scores.tolist(), strict=True))
+
+
 def opened(store: Path, manifest: Manifest) -> Dense:
     names = [entry.id for entry in manifest.segments]
     vectors = [np.load(store / "segments" / name / "vectors.npy", mmap_mode="r") for name in names]
@@ -75,10 +81,14 @@ def test_every_code_finds_what_comparing_all_finds_and_scores_exactly(tmp_path: 
     assert report.num_vectors == N and report.recall is not None and report.recall >= 0.95
     search = opened(tmp_path / "s", manifest)
     queries = clustered(20, seed=1).astype(np.float32)
-    found = [search.search(query, 10, effort=Effort(128, 400)) for query in queries]
-    shared = [len({row for row, _ in hits} & {*exact(vectors, q, 10)}) for hits, q in zip(found, queries, strict=True)]
+    alone = [found(search, query, 10, effort=Effort(128, 400)) for query in queries]
+    shared = [len({row for row, _ in hits} & {*exact(vectors, q, 10)}) for hits, q in zip(alone, queries, strict=True)]
     assert np.mean(shared) >= 9.8
-    for hits, query in zip(found, queries, strict=True):
+    for effort in (Effort(128, 400), Effort(4, 50)):
+        together = search.search(queries, 10, effort=effort)
+        for (rows, scores), query in zip(together, queries, strict=True):
+            assert list(zip(rows.tolist(), scores.tolist(), strict=True)) == found(search, query, 10, effort=effort)
+    for hits, query in zip(alone, queries, strict=True):
         np.testing.assert_allclose([s for _, s in hits], [vectors[r].astype("f4") @ query for r, _ in hits], atol=1e-5)
         assert [s for _, s in hits] == sorted((s for _, s in hits), reverse=True)
 
@@ -90,14 +100,14 @@ def test_a_filter_holds_and_k_rows_come_back_where_k_are_allowed(tmp_path: Path)
     search, query = opened(tmp_path / "s", manifest), clustered(1, seed=2)[0].astype(np.float32)
     far = np.zeros(N, bool)
     far[exact(vectors, query, N)[-100:]] = True  # none of these is in the lists near the query
-    found = search.search(query, 50, far, Effort(nprobe=1, depth=1))
-    assert len(found) == 50 and all(far[row] for row, _ in found)
-    assert [row for row, _ in search.search(query, 100, far)] == exact(vectors, query, 100, far)
+    hits = found(search, query, 50, far, Effort(nprobe=1, depth=1))
+    assert len(hits) == 50 and all(far[row] for row, _ in hits)
+    assert [row for row, _ in found(search, query, 100, far)] == exact(vectors, query, 100, far)
     few = np.zeros(N, bool)
     few[[5, 1050, 2999]] = True
-    assert [row for row, _ in search.search(query, 10, few)] == exact(vectors, query, 3, few)
-    assert search.search(query, 10, np.zeros(N, bool)) == []
-    assert len(search.search(query, N + 50)) == N  # k beyond the store
+    assert [row for row, _ in found(search, query, 10, few)] == exact(vectors, query, 3, few)
+    assert found(search, query, 10, np.zeros(N, bool)) == []
+    assert len(found(search, query, N + 50)) == N  # k beyond the store
 
 
 def test_new_segments_are_compared_and_gone_ones_are_not_found(tmp_path: Path) -> None:
@@ -107,14 +117,14 @@ def test_new_segments_are_compared_and_gone_ones_are_not_found(tmp_path: Path) -
     grown = np.concatenate([vectors, clustered(50, seed=3)])
     manifest = made(tmp_path / "s", grown, (1000, 1100, N))
     query = grown[N + 7].astype(np.float32)
-    assert opened(tmp_path / "s", manifest).search(query, 1)[0][0] == N + 7
+    assert found(opened(tmp_path / "s", manifest), query, 1)[0][0] == N + 7
     without = dataclasses.replace(manifest, segments=manifest.segments[1:])
-    rows = [row for row, _ in opened(tmp_path / "s", without).search(vectors[5].astype(np.float32), 200)]
+    rows = [row for row, _ in found(opened(tmp_path / "s", without), vectors[5].astype(np.float32), 200)]
     assert len(rows) == 200 and max(rows) < len(grown) - 1000
     best = exact(grown[1000:], vectors[5].astype(np.float32), 5)
     assert len({*rows[:10]} & {*best}) >= 4
     none = dataclasses.replace(manifest, segments=())
-    assert Dense([], [], load_index(tmp_path / "s", none), "cpu").search(query, 3) == []
+    assert found(Dense([], [], load_index(tmp_path / "s", none), "cpu"), query, 3) == []
 
 
 def test_equal_builds_give_equal_indexes_and_a_new_one_replaces_the_old(tmp_path: Path) -> None:
@@ -221,7 +231,7 @@ def test_few_vectors_and_none_are_indexed_flat(tmp_path: Path) -> None:
     manifest = made(tmp_path / "s", clustered(5), (2,))
     report = build_index(tmp_path / "s")
     assert (report.kind, report.recall) == ("flat", None)
-    assert len(opened(tmp_path / "s", manifest).search(clustered(1)[0].astype(np.float32), 10)) == 5
+    assert len(found(opened(tmp_path / "s", manifest), clustered(1)[0].astype(np.float32), 10)) == 5
 
 
 def test_a_store_searches_through_its_index_and_notes_deletions(
@@ -236,28 +246,48 @@ def test_a_store_searches_through_its_index_and_notes_deletions(
     path = tmp_path / "s"
     build(corpus(200), path, BuildSpec("hash", segment_documents=70))
 
-    def found(query: str, **given: object) -> tuple[list[float], list[str]]:
+    def answer(query: str, **given: object) -> tuple[list[float], list[str]]:
         """Scores, and ids but for those that tie for the last place."""
         hits = Datastore.open(path).search([query], 8, mode="dense", **given)[0]  # type: ignore[arg-type]
         scores = [round(hit.score, 4) for hit in hits]
         return scores, sorted(hit.passage.id for hit in hits if hit.score > hits[-1].score + 1e-4)
 
-    before = found("steam engine number 84"), found("castle siege", where={"year": {">=": 2000}})
+    before = answer("steam engine number 84"), answer("castle siege", where={"year": {">=": 2000}})
     fingerprint = Datastore.open(path).fingerprint
     build_index(path, kind="pq")
     most = Effort(nprobe=10_000, depth=10_000)
     assert Datastore.open(path).index is not None and Datastore.open(path).fingerprint == fingerprint
-    assert found("steam engine number 84", effort=most) == before[0]
-    assert found("castle siege", where={"year": {">=": 2000}}, effort=most) == before[1]
+    assert answer("steam engine number 84", effort=most) == before[0]
+    assert answer("castle siege", where={"year": {">=": 2000}}, effort=most) == before[1]
     gone = "d084"
     grow.delete(path, [gone])
-    after = found("steam engine number 84", effort=most)
+    after = answer("steam engine number 84", effort=most)
     assert len(after[0]) == 8 and gone in before[0][1] and gone not in after[1]
     grow.compact(path)  # its segments are new ones: compared in full until they are indexed
-    assert found("steam engine number 84") == after
+    assert answer("steam engine number 84") == after
     index_of_before = next(p for p in (path / "index").glob("*/codes.npy"))
     index_of_before.write_bytes(b"")
     with pytest.raises(StoreError, match=r"codes.npy: damaged.*sleuth index STORE"):
         Datastore.open(path)
     build_index(path)  # mends it
-    assert found("steam engine number 84") == after
+    assert answer("steam engine number 84") == after
+
+
+def test_half_precision_widens_exactly_and_rows_of_many_segments_come_in_order() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    assert (recall.widened(finite).view(np.uint32) == finite.astype(np.float32).view(np.uint32)).all()
+    vectors = clustered(100)
+    parts, first = [vectors[:7], vectors[7:7], vectors[7:60], vectors[60:]], np.array([0, 7, 7, 60, 100])
+    rows = np.array([0, 6, 7, 59, 60, 99])
+    assert (recall.gather(parts, first, rows) == vectors[rows]).all()
+    queries = clustered(9, seed=4).astype(np.float32)
+    proposed = [np.random.default_rng(n).permutation(100)[: 20 + n] for n in range(9)]
+    for size in (1, 60, 1000):  # one query a block, several, all
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recall, "BLOCK", size)
+            hits = recall.compared(parts, first, queries, proposed, 5)
+        for (found_rows, _), query, own in zip(hits, queries, proposed, strict=True):
+            kept = np.zeros(100, bool)
+            kept[own] = True
+            assert found_rows.tolist() == exact(vectors, query, 5, kept)

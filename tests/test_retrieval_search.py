@@ -70,7 +70,7 @@ def test_fetch_and_document_name_what_is_missing(store: Datastore) -> None:
 
 def dense_scores(index: BM25, query: str, count: int) -> np.ndarray:
     """(count,): the scores of all rows, 0 where not found."""
-    rows, found = index.search(query, count)
+    ((rows, found),) = index.search([query], count)
     scores = np.zeros(count, "f4")
     scores[rows] = found
     return scores
@@ -94,11 +94,11 @@ def test_skipping_frequent_terms_changes_no_score_and_no_rank(monkeypatch: pytes
     for _ in range(60):
         query = " ".join(random.choice(words, random.integers(1, 7)))
         for mask in (None, allowed):
-            every, all_scores = index.search(query, 900, mask)
+            ((every, all_scores),) = index.search([query], 900, mask)
             truth = dict(zip(every.tolist(), all_scores.tolist(), strict=True))
             assert mask is None or mask[every].all()
             for k in (1, 5, 50):
-                rows, scores = index.search(query, k, mask)
+                ((rows, scores),) = index.search([query], k, mask)
                 least = sorted(truth.values())[-min(k, len(truth))] if truth else 0
                 assert dict(zip(rows.tolist(), scores.tolist(), strict=True)) == {
                     row: score for row, score in truth.items() if score >= least
@@ -124,8 +124,8 @@ def test_bm25_over_segments_scores_as_bm25s_over_everything() -> None:
 def test_stop_words_count_only_in_a_query_of_nothing_else() -> None:
     analyzer = Analyzer("english")
     index = BM25([Postings.of(["the who", "a mill", "the castle"], analyzer)], analyzer)
-    assert sorted(index.search("the castle", 3)[0]) == [2]
-    assert sorted(index.search("the", 3)[0]) == [0, 2]
+    assert sorted(index.search(["the castle"], 3)[0][0]) == [2]
+    assert sorted(index.search(["the"], 3)[0][0]) == [0, 2]
 
 
 def test_terms_fold_case_accents_possessives_and_pair_cjk() -> None:

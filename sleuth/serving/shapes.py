@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -46,9 +46,9 @@ def read_search(data: Any, mode: Mode) -> Request:
 
 
 def write_search(answer: Answer) -> dict[str, Any]:
-    """``{"fingerprint", "hits": [[{"passage": {..}, "score", "rank", ..}]], "missing": [[shard, reason]]}``."""
-    hits = [[asdict(hit) for hit in found] for found in answer.hits]
-    return {"fingerprint": answer.fingerprint, "hits": hits, "missing": answer.missing}
+    """``{"fingerprint", "hits": [[{"passage": {..}, "score", "rank", ..}]], "missing": [[shard, reason]]}``; the hits
+    are records still, which orjson writes as objects."""
+    return {"fingerprint": answer.fingerprint, "hits": answer.hits, "missing": answer.missing}
 
 
 def read_retrieve(data: Any, mode: Mode) -> tuple[Request, bool]:
