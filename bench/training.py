@@ -26,7 +26,8 @@ from sleuth.agents.policy.models import load_model, model_name, model_path
 from sleuth.agents.records import Sampling
 from sleuth.training import adapter
 from sleuth.training.algorithms import algorithm
-from sleuth.training.rl import Parts, RolloutSpec, ask
+from sleuth.training.rl import Parts
+from sleuth.training.rollouts import RolloutSpec, ask
 from sleuth.training.samples import Masks, Sample, to_samples
 from sleuth.training.scoring import packs
 from sleuth.training.sft import SftSpec, adapt

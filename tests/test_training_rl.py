@@ -23,7 +23,8 @@ from sleuth.training.algorithms import algorithm
 from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.guards import GuardSpec
 from sleuth.training.rewards import RewardSpec, Term
-from sleuth.training.rl import LOG, Parts, RlSpec, RolloutSpec, train
+from sleuth.training.rl import LOG, Parts, RlSpec, train
+from sleuth.training.rollouts import RolloutSpec
 from sleuth.training.sft import TrainingError
 from sleuth.training.update import UpdateSpec
 from tests import tiny_model
@@ -262,7 +263,7 @@ def test_weights_are_not_changed_under_a_request(engine: EmbeddedPolicy) -> None
 def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder: Path, engine: EmbeddedPolicy) -> None:
     from sleuth.agents.records import Sampling
     from sleuth.training.inject import true_episode
-    from sleuth.training.rl import ask
+    from sleuth.training.rollouts import ask
     from sleuth.training.samples import Masks, to_samples
 
     spec = dataclasses.replace(

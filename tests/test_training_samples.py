@@ -126,7 +126,7 @@ def test_a_tree_scores_like_the_sequences_it_holds_and_passes_their_gradients(fo
         kept = choices[: len(drawn)]
         samples.append(Sample(prompt + tail, drawn, kept, (0.0,) * len(drawn), (1.0,) * len(drawn), (0,) * len(drawn)))
     (together,) = packs(samples, 1000)
-    assert len(together.ids) == len(prompt) + 3  # the last token of a sequence predicts nothing
+    assert len(together.ids) == len(prompt) + 2  # nothing after the last drawn token's own parent
 
     def run(cut: list[Any]) -> tuple[dict[int, list[float]], torch.Tensor]:
         model.zero_grad()

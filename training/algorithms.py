@@ -29,6 +29,10 @@ class Algorithm:
     """Weight of the steps' own rewards, each summed over what follows and compared with steps of its role."""
     discount: float = 1.0
     """Of a later step's reward per step."""
+    to_go: bool = False
+    """An answering reply's quotes are credited only with what they can still change: the terms that the answer has
+    settled (`rewards.SETTLED`) are left out of the reward of what follows it. The same gradient in the mean, with less
+    noise (the reward-to-go of policy gradients, Sutton et al. 2000, inside one reply)."""
     roles: Mapping[str, float] = field(default_factory=dict)
     """What the advantages of a role's steps are multiplied by, 1 where it is not named: planning over doing."""
     uncertainty: float = 0.0

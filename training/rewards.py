@@ -31,6 +31,8 @@ TOKENS = 256
 """Completion tokens at which `length` is full."""
 ANSWERS = ("em", "f1", "cover_em")
 """Terms that an answer checker gives and that its known error rates correct."""
+SETTLED = (*ANSWERS, "honesty", "evasion")
+"""Terms that the answer's own words decide: what the same reply says after them, its quotes, changes nothing there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Graded:
     """Some reply ran into its token limit."""
     why: str = ""
     """Why there is no reward."""
+    settled: float = 0.0
+    """The part of the reward that was decided once the answer stood (`SETTLED`)."""
     searches: int = 0
     tokens: int = 0
     """Completion tokens."""
@@ -100,11 +104,13 @@ def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
     """The reward of an episode with every term it is made of."""
     scored = score(task, episode, {name: TERMS[name] for name in {*spec.terms, spec.success}})
     success = (scored.values[spec.success] or 0.0) >= spec.threshold
-    total = 0.0
+    total = settled = 0.0
     for name, term in spec.terms.items():
         value = scored.values[name]
         if value is not None and term.when in ("always", "correct" if success else "wrong"):
-            total += term.weight * (corrected(value, spec) if name in ANSWERS else value)
+            worth = term.weight * (corrected(value, spec) if name in ANSWERS else value)
+            total += worth
+            settled += worth if name in SETTLED else 0.0
     steps = [0.0] * len(episode.steps)
     for name, weight in spec.steps.items():
         steps = [sum_ + weight * value for sum_, value in zip(steps, STEP_TERMS[name](task, episode), strict=True)]
@@ -118,6 +124,7 @@ def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
         void=any(is_void(step) for step in episode.steps),
         cut=any(step.completion is not None and step.completion.finish == "length" for step in episode.steps),
         why=why,
+        settled=settled,
         searches=episode.spent.searches,
         tokens=episode.spent.completion_tokens,
         answer=normalise(answer_text(episode)),
@@ -202,6 +209,21 @@ def citation_f1(task: Task, episode: Episode) -> float | None:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def grounded(task: Task, episode: Episode) -> float | None:
+    """1 for a right answer (`em`) whose citations are all the gold evidence and nothing else."""
+    cited, right = citation_f1(task, episode), QUESTION_ANSWERING["em"](task, episode)
+    return None if cited is None or right is None else float(right == 1 and cited == 1)
+
+
+def repetition(task: Task, episode: Episode) -> float | None:
+    """Share of the answer's quotes that repeat an earlier one; 0 where it gives none.
+
+    A citation counts once, so that saying it four times would cost nothing: a policy learned to (docs/training.md).
+    """
+    given = next((step.parsed["quotes"] for step in reversed(episode.steps) if "quotes" in step.parsed), [])
+    return 1 - len(set(given)) / len(given) if given else 0.0
+
+
 def honesty(task: Task, episode: Episode) -> float | None:
     """1 for declining a question that the corpus does not answer, 0 for answering it; None where it does answer it."""
     return None if _answerable(task) else abstained(task, episode)
@@ -270,6 +292,8 @@ TERMS: dict[str, Metric] = {
     "citation_span_precision": citation_span_precision,
     "citation_span_recall": citation_span_recall,
     "citation_f1": citation_f1,
+    "grounded": grounded,
+    "repetition": repetition,
     "honesty": honesty,
     "evasion": evasion,
     "redundancy": redundancy,
