@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,7 @@ class RolloutSpec:
     """How questions are asked."""
 
     strategy: str = "naive-rag"
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the strategy's choices."""
     questions: int = 8
     """Per step."""
