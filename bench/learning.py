@@ -41,9 +41,11 @@ CURVE = (
     "kl",
     "informative",
     "completion_tokens",
+    "term/em",
     "term/citation_f1",
     "term/citation_span_precision",
     "dev_success",
+    "dev_term/em",
     "dev_term/citation_f1",
     "dev_term/citation_span_precision",
 )

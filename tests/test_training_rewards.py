@@ -182,3 +182,30 @@ def test_replies_that_are_void_or_cut_are_told() -> None:
 def test_unusable_rewards_are_named(spec: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         RewardSpec(**spec)
+
+
+def test_a_quote_given_twice_counts_once_and_costs() -> None:
+    def quoting(quotes: list[str]) -> Episode:
+        made = answered("Cincinnati, Ohio", quotes)
+        last = dataclasses.replace(made.steps[-1], parsed={**made.steps[-1].parsed, "quotes": quotes})
+        return dataclasses.replace(made, steps=(*made.steps[:-1], last))
+
+    once, four = quoting(GOLD), quoting([*GOLD, *GOLD])
+    assert rewards.citation_f1(TASK, once) == rewards.citation_f1(TASK, four) == 1.0
+    assert rewards.repetition(TASK, once) == 0.0 and rewards.repetition(TASK, four) == 0.5
+    assert rewards.repetition(TASK, quoting([])) == 0.0
+
+
+def test_grounded_is_a_right_answer_with_its_evidence_and_nothing_else() -> None:
+    assert rewards.grounded(TASK, PERFECT) == 1.0
+    assert rewards.grounded(TASK, answered("Jaws", GOLD)) == 0.0
+    assert rewards.grounded(TASK, answered("Cincinnati, Ohio", GOLD[:1])) == 0.0
+    assert rewards.grounded(TASK, answered("Cincinnati, Ohio", [*GOLD, "It was a success."])) == 0.0
+
+
+def test_what_the_answer_settles_is_kept_apart() -> None:
+    spec = RewardSpec({"em": Term(1.0), "citation_f1": Term(0.5), "repetition": Term(-0.5)})
+    graded = grade(TASK, PERFECT, spec)
+    assert graded.reward == pytest.approx(1.5) and graded.settled == 1.0
+    wrong = grade(TASK, answered("Jaws", GOLD), spec)
+    assert wrong.reward == pytest.approx(0.5) and wrong.settled == 0.0
