@@ -209,3 +209,23 @@ def test_what_the_answer_settles_is_kept_apart() -> None:
     assert graded.reward == pytest.approx(1.5) and graded.settled == 1.0
     wrong = grade(TASK, answered("Jaws", GOLD), spec)
     assert wrong.reward == pytest.approx(0.5) and wrong.settled == 0.0
+
+
+def test_agreement_is_the_share_of_the_groups_answers() -> None:
+    def graded(answer: str, reward: float | None = 0.1) -> rewards.Graded:
+        return rewards.Graded(reward, False, {}, (), (), answer=answer)
+
+    group = [graded("ohio"), graded("ohio"), graded("maine"), graded(""), graded("ohio", None)]
+    found = rewards.agreeing(group, 2.0)
+    assert [g.reward for g in found] == [pytest.approx(1.1), pytest.approx(1.1), pytest.approx(0.6), 0.1, None]
+    assert found[0].settled == 1.0 and found[3].settled == 0.0
+
+
+def test_the_step_that_first_brings_the_answer_is_marked() -> None:
+    steps = (
+        Step("searcher", passages=(PASSAGES[0],)),
+        Step("searcher", passages=(PASSAGES[1],)),
+        Step("searcher", passages=(PASSAGES[1], PASSAGES[2])),
+    )
+    made = dataclasses.replace(PERFECT, steps=steps)
+    assert rewards.reached(TASK, made) == [0.0, 1.0, 0.0]

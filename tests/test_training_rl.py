@@ -319,3 +319,10 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, folder: Path, go: A
     name = "run/adapter/adapter_model.safetensors"
     ours, theirs = load_file(tmp_path / "one" / name), load_file(tmp_path / "crew" / name)
     assert max(float((ours[key].float() - theirs[key].float()).abs().max()) for key in ours) < 1e-3
+
+
+def test_layers_computed_twice_give_the_same_weights(tmp_path: Path, go: Any) -> None:
+    spec = dataclasses.replace(SPEC, steps=2)
+    go(tmp_path / "kept", spec)
+    go(tmp_path / "twice", dataclasses.replace(spec, update=dataclasses.replace(spec.update, checkpointing=True)))
+    assert weights(tmp_path / "twice") == weights(tmp_path / "kept")

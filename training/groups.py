@@ -16,7 +16,7 @@ from sleuth.training import credit
 from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
 from sleuth.training.inject import true_episode
-from sleuth.training.rewards import Graded, RewardSpec, grade, graded_from_json, voted
+from sleuth.training.rewards import Graded, RewardSpec, agreeing, grade, graded_from_json, voted
 from sleuth.training.samples import Masks, Sample, to_samples
 
 
@@ -37,6 +37,7 @@ def grade_group(task: Task, episodes: Sequence[Episode], reward: RewardSpec, cho
     """The group with its rewards; with a true trajectory where the algorithm injects one and every rollout failed."""
     judged = voted(task, episodes) if reward.labels == "majority" else task
     graded = tuple(grade(judged, e, reward) for e in episodes)
+    graded = agreeing(graded, reward.agreement) if reward.agreement else graded
     truth = None
     if choices.inject and not any(g.success for g in graded):
         truth = true_episode(task, [e for e, g in zip(episodes, graded, strict=True) if not g.why], masks)

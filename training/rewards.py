@@ -53,6 +53,8 @@ class RewardSpec:
     labels: Literal["gold", "majority"] = "gold"
     """``majority``: what most rollouts of a group answer stands in for the gold answer, so that no label is needed
     (TTRL, arXiv 2504.16084; EMPO, arXiv 2504.05812, rewards the share itself)."""
+    agreement: float = 0.0
+    """Weight of the share of a group's answers that are this one (EMPO, arXiv 2504.05812); needs no label."""
     false_positive: float = 0.0
     """How often the checker accepts a wrong answer."""
     false_negative: float = 0.0
@@ -128,6 +130,21 @@ def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
         searches=episode.spent.searches,
         tokens=episode.spent.completion_tokens,
         answer=normalise(answer_text(episode)),
+    )
+
+
+def agreeing(graded: Sequence[Graded], weight: float) -> tuple[Graded, ...]:
+    """A group with the share of its answers that are each one's own added to the rewards, times ``weight``.
+
+    Empty answers agree with nothing. EMPO, arXiv 2504.05812, section 3: the likelihood of an answer's meaning; answers
+    mean the same here when they are equal, normalised.
+    """
+    answers = [g.answer for g in graded if g.reward is not None]
+    return tuple(
+        dataclasses.replace(g, reward=g.reward + share, settled=g.settled + share)
+        if g.reward is not None and (share := weight * answers.count(g.answer) / len(answers) if g.answer else 0.0)
+        else g
+        for g in graded
     )
 
 
@@ -278,6 +295,21 @@ def repeats(task: Task, episode: Episode) -> list[float]:
     return shares
 
 
+def reached(task: Task, episode: Episode) -> list[float]:
+    """1 for the step whose passages are the first to hold an accepted answer.
+
+    What a step adds to being able to answer, as in VSRM (arXiv 2508.10293); there measured by answering after every
+    step, here read from the passages.
+    """
+    wanted = [normalise(answer) for answer in task.answers if normalise(answer)]
+    found, marks = False, []
+    for step in episode.steps:
+        here = any(f" {answer} " in f" {normalise(p.text)} " for p in step.passages for answer in wanted)
+        marks.append(float(here and not found))
+        found |= here
+    return marks
+
+
 def noted(task: Task, episode: Episode) -> list[float]:
     """1 for a reading step whose quote stands in a gold document: it saw the search's worth (ReSeek's utility)."""
     passages = episode.passages()
@@ -300,7 +332,7 @@ TERMS: dict[str, Metric] = {
     "length": length,
     "unsupported": unsupported,
 }
-STEP_TERMS: dict[str, StepMetric] = {"gain": gain, "repeats": repeats, "noted": noted}
+STEP_TERMS: dict[str, StepMetric] = {"gain": gain, "repeats": repeats, "noted": noted, "reached": reached}
 
 
 def _evidence(task: Task) -> list[tuple[str, int, int]]:
