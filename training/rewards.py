@@ -237,7 +237,7 @@ def repetition(task: Task, episode: Episode) -> float | None:
 
     A citation counts once, so that saying it four times would cost nothing: a policy learned to (docs/training.md).
     """
-    given = next((step.parsed["quotes"] for step in reversed(episode.steps) if "quotes" in step.parsed), [])
+    given: Sequence[str] = next((s.parsed["quotes"] for s in reversed(episode.steps) if "quotes" in s.parsed), ())
     return 1 - len(set(given)) / len(given) if given else 0.0
 
 

@@ -34,6 +34,7 @@ from sleuth.training.groups import Group, grade_group, samples, shared
 from sleuth.training.guards import GuardSpec
 from sleuth.training.rewards import RewardSpec, grade
 from sleuth.training.rollouts import Ahead, RolloutSpec, ask, oldest, rollout_seed
+from sleuth.training.run_page import write_page
 from sleuth.training.samples import Masks
 from sleuth.training.sft import Progress, SftSpec, TrainingError, adapt, export, same_settings
 from sleuth.training.telling import Clock, describe, tensorboard, told
@@ -97,9 +98,9 @@ def train(
 ) -> Path:
     """Train and return the adapter's folder ``out/adapter``; ``out/best`` holds the one of the best window so far.
 
-    Beside them stand ``metrics.jsonl`` (a line a step, also handed to ``record``), ``checkpoints/``, ``episodes/`` and,
-    where tensorboard is installed, ``tensorboard/``. Raises `TrainingError` at what is not a number or a collapse;
-    checkpoints stay as they were at the last good step.
+    Beside them stand ``metrics.jsonl`` (a line a step, also handed to ``record``), ``run.html``, ``checkpoints/``,
+    ``episodes/`` and, where tensorboard is installed, ``tensorboard/``. Raises `TrainingError` at what is not a number
+    or a collapse; checkpoints stay as they were at the last good step.
     """
     out, first = Path(out), parts.crew.first
     with checkpoint.locked(out) if first else contextlib.nullcontext():
@@ -116,6 +117,8 @@ def train(
                 _steps(run, done, tell if first else [], progress if first else lambda line: None)
             run.close()
             final = run.dev_figures() if parts.dev else {}
+        if first:
+            write_page(out)
         if first and final:
             (out / "final.json").write_text(json.dumps(final, indent=1) + "\n", encoding="utf-8")
         return export(run.learner.adapted, out / "adapter") if first else out / "adapter"
@@ -312,6 +315,8 @@ class _Run:
         best = guards.best_step(self.lines, self.spec.guards.window)
         if best is None or best > step - self.spec.checkpoint_every:
             export(self.learner.adapted, self.out / "best")
+        if self.lines:
+            write_page(self.out)
         return step
 
     def restore(self, progress: Progress) -> int:
