@@ -33,6 +33,7 @@ WINDOW = 8
 """Steps over which success is averaged."""
 SAVED = 2
 """Steps between checkpoints, so that no step is lost where a call ends."""
+COURSES = ("success", "term/em", "term/citation_f1", "term/citation_span_precision")
 CURVE = (
     "step",
     "success",
@@ -134,7 +135,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     rows = [
         "# Learning on an invented world",
         "",
-        f"Success of sampled rollouts, means of {WINDOW} steps. Goal: from at most {START} to at least {GOAL}.",
+        f"Success (a right answer with exactly its evidence) of sampled rollouts, means of {WINDOW} steps.",
+        f"Goal: from at most {START} to at least {GOAL}.",
         f"{os.cpu_count()} cores, Python {platform.python_version()}; wall-clock includes whatever else ran.",
         "",
         "| seed | without | steps | first | last | reached at step | after, min | wall, min | CPU, min | ended |",
@@ -147,9 +149,11 @@ def table(runs: list[dict[str, Any]]) -> str:
         rows.append(f"| {' | '.join(map(str, cells))} |")
     for r in runs:
         parts = [r["curve"][i : i + WINDOW] for i in range(0, len(r["curve"]), WINDOW)]
-        course = ", ".join(f"{fmean(c['success'] or 0.0 for c in part):.2f}" for part in parts)
-        dev = ", ".join(f"step {c['step']}: {c['dev_success']:.2f}" for c in r["curve"] if "dev_success" in c)
-        rows += ["", f"Seed {r['seed']}, by {WINDOW} steps: {course}. Greedy on the other world: {dev or '–'}."]
+        called = f"Seed {r['seed']}{' without ' + r['without'] if r['without'] else ''}"
+        for key in COURSES:
+            course = ", ".join(f"{fmean(c.get(key) or 0.0 for c in part):.2f}" for part in parts)
+            dev = ", ".join(f"step {c['step']}: {c[f'dev_{key}']:.2f}" for c in r["curve"] if f"dev_{key}" in c)
+            rows += ["", f"{called}, {key} by {WINDOW} steps: {course}. Greedy on the other world: {dev or '–'}."]
     return "\n".join(rows) + "\n"
 
 
