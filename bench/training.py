@@ -4,7 +4,8 @@ Rollouts: our engine through the agent graph, against `transformers.generate` on
 and lengths. Update: our trees (each shared prefix once, logits at choices alone), against padded micro-batches with
 logits at every position, the usual loop. Both sides use the same model, adapter and samples; the limit
 beside the update is the time of its matrix products at the rate that a large product reaches here.
-Usage: ``python bench/training.py [--questions 2] [--group 8]``; writes bench/results/training.json and a table.
+Usage: ``python bench/training.py [--questions 2] [--group 8]``; writes bench/results/training.json and a table. With
+``--waiting 0.5``: what rollouts that run ahead save where a search takes half a second; writes training_ahead.json.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from sleuth.agents.policy.models import load_model, model_name, model_path
 from sleuth.agents.records import Sampling
 from sleuth.training import adapter
 from sleuth.training.algorithms import algorithm
-from sleuth.training.rl import Parts, RolloutSpec, ask
+from sleuth.training.rl import Parts
+from sleuth.training.rollouts import RolloutSpec, ask
 from sleuth.training.samples import Masks, Sample, to_samples
 from sleuth.training.scoring import packs
 from sleuth.training.sft import SftSpec, adapt
@@ -140,6 +142,53 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         }
 
 
+class Slow:
+    """A store whose every search takes a while in which nobody computes, as a search service does."""
+
+    def __init__(self, store: Any, seconds: float) -> None:
+        self.store, self.seconds, self.fingerprint = store, seconds, store.fingerprint
+
+    def search(self, queries: Any, k: int, where: Any = None) -> Any:
+        time.sleep(self.seconds)
+        return self.store.search(queries, k, where)
+
+
+def waiting(seconds: float, steps: int = 8) -> dict[str, Any]:
+    """Share of a run's time in which the learner waits for rollouts, with and without rollouts that run ahead.
+
+    The tiny model of the tests; searches that take ``seconds``. The first step has nothing ahead and is left out.
+    """
+    import dataclasses
+
+    from sleuth.training.rl import RlSpec, train
+    from sleuth.training.telling import PHASES
+    from tests import tiny_model
+    from tests.films import FilmStore
+    from tests.test_training_rl import SPEC, TASKS
+
+    found: dict[str, Any] = {"search_s": seconds, "steps": steps}
+    tasks = [dataclasses.replace(task, id=f"{task.id}-{n}") for n in range(4) for task in TASKS]
+    with tempfile.TemporaryDirectory() as room:
+        folder = tiny_model.make(Path(room) / "base", max_position_embeddings=4096)
+        for staleness in (0, 1, 2):
+            engine = EmbeddedPolicy(folder, dtype="float32", device="cpu", max_batch=8)
+            model, _ = load_model(folder, "float32", "cpu")
+            rollout = dataclasses.replace(SPEC.rollout, staleness=staleness)
+            spec: RlSpec = dataclasses.replace(SPEC, steps=steps, rollout=rollout, keep_every=0, checkpoint_every=99)
+            lines: list[Any] = []
+            parts = Parts(model, "tiny", engine, Slow(FilmStore(), seconds), tasks)
+            train(spec, parts, Path(room) / f"run-{staleness}", progress=lambda line: None, record=lines.append)
+            engine.close()
+            all_s = sum(line[phase] for line in lines[1:] for phase in PHASES)
+            found[f"staleness {staleness}"] = {
+                "waiting_share": sum(line["rollout_s"] for line in lines[1:]) / all_s,
+                "s_per_step": all_s / (steps - 1),
+                "staleness": sum(line.get("staleness", 0.0) for line in lines[1:]) / (steps - 1),
+                "dropped": lines[-1].get("stale_dropped", 0),
+            }
+    return found
+
+
 def table(r: dict[str, Any]) -> str:
     return f"""| part | ours, s | the plain way, s | ratio | CPU ratio |
 | --- | --- | --- | --- | --- |
@@ -157,8 +206,15 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--micro", type=int, default=2, help="samples per micro-batch of the plain loop")
     parser.add_argument("--max-tokens", type=int, default=1024)
-    result = measure(parser.parse_args())
+    parser.add_argument("--waiting", type=float, default=0.0, help="measure runs ahead alone; seconds a search takes")
+    args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
+    if args.waiting:
+        found = waiting(args.waiting)
+        (RESULTS / "training_ahead.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(found, indent=1))
+        return
+    result = measure(args)
     (RESULTS / "training.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
 

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -49,7 +50,7 @@ class Call:
     token_ids: bool
 
 
-def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8700) -> None:
+def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8700, adapters: bool = False) -> None:
     """Serve until interrupted; an address that others can reach needs the key in the environment."""
     import uvicorn
 
@@ -57,12 +58,21 @@ def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8700) -> None:
     if host not in LOCAL and not key:
         raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
     uvicorn.run(
-        make_app(policy, key), host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=5
+        make_app(policy, key, adapters),
+        host=host,
+        port=port,
+        log_level="info",
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
 
 
-def make_app(policy: Policy, key: str = "") -> Guard:
-    """The ASGI application; with a ``key`` each request must carry it, without one it must come from this machine."""
+def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
+    """The ASGI application; with a ``key`` each request must carry it, without one it must come from this machine.
+
+    ``adapters`` lets a client name a folder of this machine whose LoRA adapter is taken up while requests run, for a
+    trainer: the routes of vLLM's runtime LoRA updating. One adapter is held at a time, whatever name a request gives.
+    """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
     from starlette.routing import Route
@@ -89,7 +99,21 @@ def make_app(policy: Policy, key: str = "") -> Guard:
         finally:
             waiting -= 1
 
+    async def load_adapter(request: Request) -> Response:
+        try:
+            name, folder = read_adapter(await _body(request))
+            await asyncio.to_thread(cast(Any, policy).adopt, folder, name)
+            return JSONResponse(f"Success: LoRA adapter '{name}' added successfully.")
+        except SleuthError as error:
+            return _error(400, "bad_request", str(error))
+
+    async def unload_adapter(request: Request) -> Response:
+        return JSONResponse("Success: one adapter is held at a time, the last one loaded.")
+
     routes = [Route("/v1/models", models), Route("/v1/chat/completions", chat, methods=["POST"])]
+    if adapters:
+        routes.append(Route("/v1/load_lora_adapter", load_adapter, methods=["POST"]))
+        routes.append(Route("/v1/unload_lora_adapter", unload_adapter, methods=["POST"]))
     return Guard(Starlette(routes=routes), key)
 
 
@@ -134,6 +158,15 @@ def read_call(data: Any) -> Call:
     )
     flags = (bool(data.get(flag)) for flag in ("stream", "logprobs", "return_token_ids"))
     return Call(_messages(data.get("messages")), sampling, _schema(data.get("response_format")), *flags)
+
+
+def read_adapter(data: Any) -> tuple[str, Path]:
+    """Name and folder of an adapter to load; `ConfigError` names the field that is wrong."""
+    given = data if isinstance(data, dict) else {}
+    for field in ("lora_name", "lora_path"):
+        if not isinstance(given.get(field), str) or not given[field]:
+            raise ConfigError(f"{field}: expected text, found {given.get(field)!r}")
+    return given["lora_name"], Path(given["lora_path"])
 
 
 def _messages(given: Any) -> tuple[Message, ...]:

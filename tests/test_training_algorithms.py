@@ -184,3 +184,17 @@ def test_preference_prefers() -> None:
 def test_unusable_algorithms_are_named(name: str, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         algorithm(name, **changes)
+
+
+def test_unlikely_tokens_of_true_trajectories_count_most() -> None:
+    import torch
+
+    from sleuth.training.losses import shaped
+
+    logprobs = torch.tensor([0.9, 0.1]).log().requires_grad_()
+    good = torch.ones(2)
+    plain, focal = shaped(logprobs, good, 0.1), shaped(logprobs, good, 0.1, 1.0)
+    assert (focal / plain).tolist() == pytest.approx([0.1, 0.9], abs=1e-5)  # (1 - p), and it passes no gradient
+    ours = torch.autograd.grad(focal.sum(), logprobs)[0]
+    theirs = torch.autograd.grad(shaped(logprobs, good, 0.1).sum(), logprobs)[0]
+    assert (ours / theirs).tolist() == pytest.approx([0.1, 0.9], abs=1e-5)

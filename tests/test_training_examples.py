@@ -181,3 +181,17 @@ def test_a_comparison_is_two_look_ups_in_the_order_of_the_question() -> None:
     row = {"question": "Which was formed first, The Raconteurs or Muse?", "supporting": ["1", "2"], "candidates": []}
     assert plans.from_comparison(qa, row) == ["When was The Raconteurs founded?", "When was Muse founded?"]
     assert plans.from_comparison(qa, {**row, "question": "Who formed Muse?"}) == []
+
+
+def test_invented_worlds_give_examples_without_any_file() -> None:
+    from sleuth.eval.synthesis.fictional import fictional_world
+    from sleuth.training.sets import WORLDS, load
+
+    roles = ("planner", "reflector", "answerer", "reader")
+    made = build(None, {role: {"fictional": 6} for role in roles}, 0, range(3, 10))
+    assert sorted({e.role for e in made}) == ["answerer", "planner", "reflector"] and len(made) == 24
+    assert all(json.loads(e.completion) for e in made)
+    checked = {d.id for seed in (1, 2) for d in fictional_world(seed, 120)[0]}
+    assert not checked & set(load(None, "fictional").passages) and not {1, 2} & set(WORLDS)
+    with pytest.raises(InputError, match="need --data"):
+        build(None, {"reader": {"nq_train": 1}}, 0, range(10))

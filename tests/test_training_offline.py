@@ -21,7 +21,8 @@ from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
 from sleuth.training.offline import OfflineSpec, Stored, accepted, behaviours, pairs, priming, stored, train
 from sleuth.training.rewards import Graded, RewardSpec, Term
-from sleuth.training.rl import Parts, RolloutSpec, ask
+from sleuth.training.rl import Parts
+from sleuth.training.rollouts import RolloutSpec, ask
 from sleuth.training.samples import Masks
 from sleuth.training.sft import SftSpec, adapt
 from sleuth.training.update import Learner, UpdateSpec

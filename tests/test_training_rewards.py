@@ -182,3 +182,50 @@ def test_replies_that_are_void_or_cut_are_told() -> None:
 def test_unusable_rewards_are_named(spec: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         RewardSpec(**spec)
+
+
+def test_a_quote_given_twice_counts_once_and_costs() -> None:
+    def quoting(quotes: list[str]) -> Episode:
+        made = answered("Cincinnati, Ohio", quotes)
+        last = dataclasses.replace(made.steps[-1], parsed={**made.steps[-1].parsed, "quotes": quotes})
+        return dataclasses.replace(made, steps=(*made.steps[:-1], last))
+
+    once, four = quoting(GOLD), quoting([*GOLD, *GOLD])
+    assert rewards.citation_f1(TASK, once) == rewards.citation_f1(TASK, four) == 1.0
+    assert rewards.repetition(TASK, once) == 0.0 and rewards.repetition(TASK, four) == 0.5
+    assert rewards.repetition(TASK, quoting([])) == 0.0
+
+
+def test_grounded_is_a_right_answer_with_its_evidence_and_nothing_else() -> None:
+    assert rewards.grounded(TASK, PERFECT) == 1.0
+    assert rewards.grounded(TASK, answered("Jaws", GOLD)) == 0.0
+    assert rewards.grounded(TASK, answered("Cincinnati, Ohio", GOLD[:1])) == 0.0
+    assert rewards.grounded(TASK, answered("Cincinnati, Ohio", [*GOLD, "It was a success."])) == 0.0
+
+
+def test_what_the_answer_settles_is_kept_apart() -> None:
+    spec = RewardSpec({"em": Term(1.0), "citation_f1": Term(0.5), "repetition": Term(-0.5)})
+    graded = grade(TASK, PERFECT, spec)
+    assert graded.reward == pytest.approx(1.5) and graded.settled == 1.0
+    wrong = grade(TASK, answered("Jaws", GOLD), spec)
+    assert wrong.reward == pytest.approx(0.5) and wrong.settled == 0.0
+
+
+def test_agreement_is_the_share_of_the_groups_answers() -> None:
+    def graded(answer: str, reward: float | None = 0.1) -> rewards.Graded:
+        return rewards.Graded(reward, False, {}, (), (), answer=answer)
+
+    group = [graded("ohio"), graded("ohio"), graded("maine"), graded(""), graded("ohio", None)]
+    found = rewards.agreeing(group, 2.0)
+    assert [g.reward for g in found] == [pytest.approx(1.1), pytest.approx(1.1), pytest.approx(0.6), 0.1, None]
+    assert found[0].settled == 1.0 and found[3].settled == 0.0
+
+
+def test_the_step_that_first_brings_the_answer_is_marked() -> None:
+    steps = (
+        Step("searcher", passages=(PASSAGES[0],)),
+        Step("searcher", passages=(PASSAGES[1],)),
+        Step("searcher", passages=(PASSAGES[1], PASSAGES[2])),
+    )
+    made = dataclasses.replace(PERFECT, steps=steps)
+    assert rewards.reached(TASK, made) == [0.0, 1.0, 0.0]

@@ -23,7 +23,8 @@ from sleuth.training.algorithms import algorithm
 from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.guards import GuardSpec
 from sleuth.training.rewards import RewardSpec, Term
-from sleuth.training.rl import LOG, Parts, RlSpec, RolloutSpec, train
+from sleuth.training.rl import LOG, Parts, RlSpec, train
+from sleuth.training.rollouts import RolloutSpec
 from sleuth.training.sft import TrainingError
 from sleuth.training.update import UpdateSpec
 from tests import tiny_model
@@ -262,7 +263,7 @@ def test_weights_are_not_changed_under_a_request(engine: EmbeddedPolicy) -> None
 def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder: Path, engine: EmbeddedPolicy) -> None:
     from sleuth.agents.records import Sampling
     from sleuth.training.inject import true_episode
-    from sleuth.training.rl import ask
+    from sleuth.training.rollouts import ask
     from sleuth.training.samples import Masks, to_samples
 
     spec = dataclasses.replace(
@@ -318,3 +319,10 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, folder: Path, go: A
     name = "run/adapter/adapter_model.safetensors"
     ours, theirs = load_file(tmp_path / "one" / name), load_file(tmp_path / "crew" / name)
     assert max(float((ours[key].float() - theirs[key].float()).abs().max()) for key in ours) < 1e-3
+
+
+def test_layers_computed_twice_give_the_same_weights(tmp_path: Path, go: Any) -> None:
+    spec = dataclasses.replace(SPEC, steps=2)
+    go(tmp_path / "kept", spec)
+    go(tmp_path / "twice", dataclasses.replace(spec, update=dataclasses.replace(spec.update, checkpointing=True)))
+    assert weights(tmp_path / "twice") == weights(tmp_path / "kept")

@@ -21,7 +21,7 @@ from sleuth.agents.strategy import STRATEGIES
 from sleuth.agents.tools import search_tool
 from sleuth.corpora.errors import InputError
 from sleuth.training.adapter import merged
-from sleuth.training.samples import Masks, Sample, to_samples
+from sleuth.training.samples import Masks, Sample, answered, to_samples
 from sleuth.training.scoring import packs, score
 from sleuth.training.sft import SftSpec, adapt
 from tests import tiny_model
@@ -126,7 +126,7 @@ def test_a_tree_scores_like_the_sequences_it_holds_and_passes_their_gradients(fo
         kept = choices[: len(drawn)]
         samples.append(Sample(prompt + tail, drawn, kept, (0.0,) * len(drawn), (1.0,) * len(drawn), (0,) * len(drawn)))
     (together,) = packs(samples, 1000)
-    assert len(together.ids) == len(prompt) + 3  # the last token of a sequence predicts nothing
+    assert len(together.ids) == len(prompt) + 2  # nothing after the last drawn token's own parent
 
     def run(cut: list[Any]) -> tuple[dict[int, list[float]], torch.Tensor]:
         model.zero_grad()
@@ -226,3 +226,35 @@ def test_what_cannot_be_trained_on_says_why(policy: EmbeddedPolicy) -> None:
         first.completion, token_ids=(first.completion.token_ids[-1], *first.completion.token_ids[1:])))  # fmt: skip
     with pytest.raises(InputError, match="does not allow token 0"):
         to_samples(dataclasses.replace(episode, steps=(wrong, *episode.steps[1:])), ones(episode), masks)
+
+
+def test_quotes_are_credited_with_what_they_can_still_change(policy: EmbeddedPolicy) -> None:
+    from sleuth.eval.records import Task
+    from sleuth.training.algorithms import algorithm
+    from sleuth.training.groups import Group, samples
+    from sleuth.training.rewards import Graded
+
+    masks = Masks(policy.tokens)
+    made = [e for e in episodes(policy, 4) if e.steps[-1].role == "answerer"][:2]
+
+    def graded(episode: Episode, reward: float, settled: float) -> Graded:
+        roles = tuple(step.role if step.completion else "" for step in episode.steps)
+        return Graded(reward, settled > 0, {}, (0.0,) * len(roles), roles, settled=settled)
+
+    # one answered right and quoted wrong (1.0), the other the other way round (0.4): means 0.7, of the quotes 0.2
+    group = Group(Task("t", QUESTION), tuple(made), (graded(made[0], 1.0, 1.0), graded(made[1], 0.4, 0.0)))
+    cut = samples([group], algorithm("dr_grpo", to_go=True), [None], masks)
+    for number, (whole, quotes) in enumerate([(0.3, -0.2), (-0.3, 0.2)]):
+        last = len(made[number].steps) - 1
+        reply = made[number].steps[-1].completion
+        assert reply is not None
+        settled = answered(reply, policy.tokens)
+        assert 0 < settled < len(reply.token_ids)
+        assert policy.tokenizer.decode(reply.token_ids[:settled]).startswith('{"answer":"')
+        for sample in (s for s in cut if s.episode == number):
+            start = len(sample.ids) - len(reply.token_ids)
+            for place, worth, step in zip(sample.drawn, sample.advantages, sample.steps, strict=True):
+                late = step == last and place - start >= settled
+                assert worth == pytest.approx(quotes if late else whole)
+    plain = samples([group], algorithm("dr_grpo"), [None], masks)
+    assert {round(x, 6) for s in plain for x in s.advantages} == {0.3, -0.3}

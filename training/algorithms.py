@@ -29,6 +29,10 @@ class Algorithm:
     """Weight of the steps' own rewards, each summed over what follows and compared with steps of its role."""
     discount: float = 1.0
     """Of a later step's reward per step."""
+    to_go: bool = False
+    """An answering reply's quotes are credited only with what they can still change: the terms that the answer has
+    settled (`rewards.SETTLED`) are left out of the reward of what follows it. The same gradient in the mean, with less
+    noise (the reward-to-go of policy gradients, Sutton et al. 2000, inside one reply)."""
     roles: Mapping[str, float] = field(default_factory=dict)
     """What the advantages of a role's steps are multiplied by, 1 where it is not named: planning over doing."""
     uncertainty: float = 0.0
@@ -65,6 +69,9 @@ class Algorithm:
     inject: float = 0.0
     """Over 0, groups in which every rollout failed get a true trajectory (`training.inject`), whose tokens weigh
     p / (p + inject) for the probability p that the policy gives them: LUFFY's policy shaping."""
+    focal: float = 0.0
+    """Over 0, the tokens of true trajectories weigh (1 - p) ** focal besides: what the policy would hardly say counts
+    most (RL-PLUS's exploration-based advantage)."""
     cap: float = 2.0
     """Most that a token weighs for what the trainer's own arithmetic, or a newer policy, gives it over what the engine
     sampled it with (truncated importance sampling); 0 turns the correction off."""
@@ -107,6 +114,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "simple_tir": Algorithm("simple_tir", aggregate="token", clip_high=0.28, drop_void=True),
     # LUFFY, arXiv 2504.14945, section 3.2, with gamma 0.1; given only where every rollout failed (Guide, 2506.13923).
     "luffy": Algorithm("luffy", scale="none", aggregate="token", inject=0.1),
+    # RL-PLUS, arXiv 2508.00222: unlikely tokens of true trajectories count most. Left out: its multiple importance
+    # sampling; the shaping of `inject` bounds what such a token weighs.
+    "rl_plus": Algorithm("rl_plus", scale="none", aggregate="token", inject=0.1, focal=1.0),
     # SEED-GRPO, arXiv 2505.12346: the update shrinks with semantic entropy. Answers are alike when equal, normalised.
     "seed_grpo": Algorithm("seed_grpo", uncertainty=0.5),
     # HICRA, arXiv 2509.03646: planning is credited more. Here by role, in the paper by n-grams.

@@ -63,7 +63,9 @@ class Hop:
 Builder = Callable[[QuestionSet, Row, random.Random], Iterator[Example]]
 
 
-def build(data: str | Path, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int]) -> list[Example]:
+def build(
+    data: str | Path | None, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int]
+) -> list[Example]:
     """``counts[role][set]`` examples at most of each kind, of rows whose bucket is in ``tenths``, in a seeded order.
 
     Rows take turns, so a second example of a row comes only when each row has given its first.
@@ -266,6 +268,7 @@ def answer_closed(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Exa
 
 BUILDERS: dict[tuple[str, str], Builder] = {
     ("planner", "musique_s"): plan_decomposition,
+    ("planner", "fictional"): plan_decomposition,
     ("planner", "morehopqa_s"): plan_decomposition,
     ("planner", "strategyqa"): plan_decomposition,
     ("planner", "hotpotqa_s"): plan_hotpot,
@@ -276,12 +279,14 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("rewriter", "hotpotqa_s"): rewrite,
     ("rewriter", "nq_train"): rewrite,
     ("reflector", "musique_s"): reflect_hop,
+    ("reflector", "fictional"): reflect_hop,
     ("reflector", "morehopqa_s"): reflect_hop,
     ("reflector", "nq_train"): reflect_hop,
     ("reflector", "xquad_en"): reflect_hop,
     ("reflector", "hotpotqa_s"): reflect_question,
     ("answerer", "hotpotqa_s"): answer_multihop,
     ("answerer", "musique_s"): answer_multihop,
+    ("answerer", "fictional"): answer_multihop,
     ("answerer", "morehopqa_s"): answer_multihop,
     ("answerer", "strategyqa"): answer_multihop,
     ("answerer", "hotpotqa_r1s"): answer_single,
@@ -290,6 +295,7 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("answerer", "commaqa_e"): answer_list,
     ("reader", "hotpotqa_s"): read_closely,
     ("reader", "musique_s"): read_closely,
+    ("reader", "fictional"): read_closely,
     ("reader", "morehopqa_s"): read_closely,
     ("reader", "hotpotqa_r1s"): read_closely,
     ("reader", "nq_train"): read_closely,

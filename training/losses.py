@@ -74,13 +74,15 @@ def surrogate(
     return -gained, plain > held
 
 
-def shaped(logprobs: Tensor, advantages: Tensor, gamma: float) -> Tensor:
+def shaped(logprobs: Tensor, advantages: Tensor, gamma: float, focal: float = 0.0) -> Tensor:
     """Per-token losses of true trajectories: minus the advantage times p / (p + gamma), which lifts unlikely tokens.
 
-    LUFFY, arXiv 2504.14945, equation 5.
+    LUFFY, arXiv 2504.14945, equation 5; with ``focal`` the advantage is multiplied by (1 - p) ** focal, where p counts
+    as a number (RL-PLUS, arXiv 2508.00222).
     """
     chances = logprobs.exp()
-    return -advantages * chances / (chances + gamma)
+    weight = (1 - chances.detach()).clamp(min=0.0) ** focal if focal else 1.0
+    return -advantages * weight * chances / (chances + gamma)
 
 
 def _mean_of_reply(change: Tensor, replies: Tensor, logprobs: Tensor) -> Tensor:

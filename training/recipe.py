@@ -40,7 +40,7 @@ class Recipe:
     examples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """``examples[role][set]``: how many at most."""
     start: str = "none"
-    """The adapter that learning from rewards starts from: a shipped one, a folder, or none. Examples make their own."""
+    """The adapter that the first part begins with: a shipped one, a folder, or none. After examples come rewards."""
     rl: RlRecipe | None = None
 
 
@@ -70,8 +70,6 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     if rl and "tasks" not in rl:
         raise ConfigError(f"{path}: [{next(iter(rl))}] needs [tasks]: what to learn from")
     learned = read_rl(path, rl, seed) if rl else None
-    if data.get("examples") and "start" in data:
-        raise ConfigError(f"{path}: a recipe with [examples] starts from them; found start = {data['start']!r}")
     return Recipe(**data, sft=SftSpec(**sft, seed=seed), rl=learned)
 
 
@@ -118,18 +116,19 @@ def _but_length(recipe: RlRecipe) -> dict[str, Any]:
 
 def _supervised(recipe: Recipe, folder: Path, data: str | None, resume: bool, progress: Progress) -> Path:
     from sleuth.agents.policy.models import load_model, model_name, model_path
+    from sleuth.training import rl_recipe
     from sleuth.training.examples import build
     from sleuth.training.sft import train
 
-    if data is None:
-        raise InputError(f"recipe {recipe.name}: examples need --data, the folder with qa/ and corpora/")
     examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS)
     _settle(folder, {**dataclasses.asdict(recipe), "num_examples": len(examples)}, resume)
     progress(f"{recipe.name}: {len(examples)} examples from {data}")
     base = model_path() if recipe.base == "embedded" else recipe.base
     model, tokenizer = load_model(base)
+    start = rl_recipe.starting_point(recipe.start, folder)
+    name = model_name(base)
     adapter = train(
-        recipe.sft, model, tokenizer, examples, folder, base=model_name(base), resume=resume, progress=progress
+        recipe.sft, model, tokenizer, examples, folder, base=name, start=start, resume=resume, progress=progress
     )
     if recipe.held_out:
         del model
@@ -139,7 +138,7 @@ def _supervised(recipe: Recipe, folder: Path, data: str | None, resume: bool, pr
 
 
 def compare(
-    recipe: Recipe, data: str | Path, base: str | Path, adapter: Path, progress: Progress = print
+    recipe: Recipe, data: str | Path | None, base: str | Path, adapter: Path, progress: Progress = print
 ) -> dict[str, dict[str, dict[str, float]]]:
     """``{"untrained": ..., "trained": ...}``: figures by role on the recipe's kinds of examples of held-out rows."""
     import asyncio

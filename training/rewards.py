@@ -31,6 +31,8 @@ TOKENS = 256
 """Completion tokens at which `length` is full."""
 ANSWERS = ("em", "f1", "cover_em")
 """Terms that an answer checker gives and that its known error rates correct."""
+SETTLED = (*ANSWERS, "honesty", "evasion")
+"""Terms that the answer's own words decide: what the same reply says after them, its quotes, changes nothing there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class RewardSpec:
     labels: Literal["gold", "majority"] = "gold"
     """``majority``: what most rollouts of a group answer stands in for the gold answer, so that no label is needed
     (TTRL, arXiv 2504.16084; EMPO, arXiv 2504.05812, rewards the share itself)."""
+    agreement: float = 0.0
+    """Weight of the share of a group's answers that are this one (EMPO, arXiv 2504.05812); needs no label."""
     false_positive: float = 0.0
     """How often the checker accepts a wrong answer."""
     false_negative: float = 0.0
@@ -89,6 +93,8 @@ class Graded:
     """Some reply ran into its token limit."""
     why: str = ""
     """Why there is no reward."""
+    settled: float = 0.0
+    """The part of the reward that was decided once the answer stood (`SETTLED`)."""
     searches: int = 0
     tokens: int = 0
     """Completion tokens."""
@@ -100,11 +106,13 @@ def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
     """The reward of an episode with every term it is made of."""
     scored = score(task, episode, {name: TERMS[name] for name in {*spec.terms, spec.success}})
     success = (scored.values[spec.success] or 0.0) >= spec.threshold
-    total = 0.0
+    total = settled = 0.0
     for name, term in spec.terms.items():
         value = scored.values[name]
         if value is not None and term.when in ("always", "correct" if success else "wrong"):
-            total += term.weight * (corrected(value, spec) if name in ANSWERS else value)
+            worth = term.weight * (corrected(value, spec) if name in ANSWERS else value)
+            total += worth
+            settled += worth if name in SETTLED else 0.0
     steps = [0.0] * len(episode.steps)
     for name, weight in spec.steps.items():
         steps = [sum_ + weight * value for sum_, value in zip(steps, STEP_TERMS[name](task, episode), strict=True)]
@@ -118,9 +126,25 @@ def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
         void=any(is_void(step) for step in episode.steps),
         cut=any(step.completion is not None and step.completion.finish == "length" for step in episode.steps),
         why=why,
+        settled=settled,
         searches=episode.spent.searches,
         tokens=episode.spent.completion_tokens,
         answer=normalise(answer_text(episode)),
+    )
+
+
+def agreeing(graded: Sequence[Graded], weight: float) -> tuple[Graded, ...]:
+    """A group with the share of its answers that are each one's own added to the rewards, times ``weight``.
+
+    Empty answers agree with nothing. EMPO, arXiv 2504.05812, section 3: the likelihood of an answer's meaning; answers
+    mean the same here when they are equal, normalised.
+    """
+    answers = [g.answer for g in graded if g.reward is not None]
+    return tuple(
+        dataclasses.replace(g, reward=g.reward + share, settled=g.settled + share)
+        if g.reward is not None and (share := weight * answers.count(g.answer) / len(answers) if g.answer else 0.0)
+        else g
+        for g in graded
     )
 
 
@@ -202,6 +226,21 @@ def citation_f1(task: Task, episode: Episode) -> float | None:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+def grounded(task: Task, episode: Episode) -> float | None:
+    """1 for a right answer (`em`) whose citations are all the gold evidence and nothing else."""
+    cited, right = citation_f1(task, episode), QUESTION_ANSWERING["em"](task, episode)
+    return None if cited is None or right is None else float(right == 1 and cited == 1)
+
+
+def repetition(task: Task, episode: Episode) -> float | None:
+    """Share of the answer's quotes that repeat an earlier one; 0 where it gives none.
+
+    A citation counts once, so that saying it four times would cost nothing: a policy learned to (docs/training.md).
+    """
+    given: Sequence[str] = next((s.parsed["quotes"] for s in reversed(episode.steps) if "quotes" in s.parsed), ())
+    return 1 - len(set(given)) / len(given) if given else 0.0
+
+
 def honesty(task: Task, episode: Episode) -> float | None:
     """1 for declining a question that the corpus does not answer, 0 for answering it; None where it does answer it."""
     return None if _answerable(task) else abstained(task, episode)
@@ -256,6 +295,21 @@ def repeats(task: Task, episode: Episode) -> list[float]:
     return shares
 
 
+def reached(task: Task, episode: Episode) -> list[float]:
+    """1 for the step whose passages are the first to hold an accepted answer.
+
+    What a step adds to being able to answer, as in VSRM (arXiv 2508.10293); there measured by answering after every
+    step, here read from the passages.
+    """
+    wanted = [normalise(answer) for answer in task.answers if normalise(answer)]
+    found, marks = False, []
+    for step in episode.steps:
+        here = any(f" {answer} " in f" {normalise(p.text)} " for p in step.passages for answer in wanted)
+        marks.append(float(here and not found))
+        found |= here
+    return marks
+
+
 def noted(task: Task, episode: Episode) -> list[float]:
     """1 for a reading step whose quote stands in a gold document: it saw the search's worth (ReSeek's utility)."""
     passages = episode.passages()
@@ -270,13 +324,15 @@ TERMS: dict[str, Metric] = {
     "citation_span_precision": citation_span_precision,
     "citation_span_recall": citation_span_recall,
     "citation_f1": citation_f1,
+    "grounded": grounded,
+    "repetition": repetition,
     "honesty": honesty,
     "evasion": evasion,
     "redundancy": redundancy,
     "length": length,
     "unsupported": unsupported,
 }
-STEP_TERMS: dict[str, StepMetric] = {"gain": gain, "repeats": repeats, "noted": noted}
+STEP_TERMS: dict[str, StepMetric] = {"gain": gain, "repeats": repeats, "noted": noted, "reached": reached}
 
 
 def _evidence(task: Task) -> list[tuple[str, int, int]]:

@@ -20,6 +20,7 @@ from sleuth.training.crew import join
 from sleuth.training.offline import OfflineSpec
 from sleuth.training.rewards import RewardSpec, Term
 from sleuth.training.rl import Parts, RlSpec, train
+from sleuth.training.rollouts import RolloutSpec
 from sleuth.training.sft import Progress
 from sleuth.training.tasks import TaskSpec, open_tasks
 
@@ -136,7 +137,6 @@ def run(
 
     ``start``: an adapter's folder, whose rank and alpha the run takes over, or None.
     """
-    from sleuth.agents.policy.embedded import EmbeddedPolicy
     from sleuth.agents.policy.lora import read_config
     from sleuth.agents.policy.models import load_model, model_name, model_path
 
@@ -157,12 +157,24 @@ def run(
     model, tokenizer = load_model(path, device=crew.device)
     if recipe.offline is not None:
         return _offline(recipe.offline, spec, model, tokenizer, model_name(path), tasks, start, out, resume, progress)
-    engine = EmbeddedPolicy(path, device=crew.device, max_batch=16)
+    engine = _engine(spec.rollout, path, model, tokenizer, crew.device, out)
     try:
         parts = Parts(model, model_name(path), engine, store, tasks, dev, start, crew)
         return train(spec, parts, out, resume=resume, progress=progress, record=record)
     finally:
         engine.close()
+
+
+def _engine(rollout: RolloutSpec, path: str | Path, model: Any, tokenizer: Any, device: str, out: Path) -> Any:
+    """What rolls out: the embedded engine over another copy of the base, or the server that the recipe names."""
+    from sleuth.agents.policy.constrain import Tokens as Grammars
+    from sleuth.agents.policy.embedded import EmbeddedPolicy, end_tokens
+    from sleuth.training.engines import RemoteEngine
+
+    if not rollout.server:
+        return EmbeddedPolicy(path, device=device, max_batch=16)
+    grammars = Grammars(tokenizer, model.config.vocab_size, end_tokens(model))
+    return RemoteEngine(rollout.server, grammars, out / "serving", rollout.constrain)
 
 
 def _offline(

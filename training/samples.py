@@ -25,6 +25,9 @@ from sleuth.agents.trace import Trace
 from sleuth.corpora.errors import InputError
 from sleuth.training.choices import is_forced
 
+QUOTES = ',"quotes":['
+"""What follows the answer of a reply that quotes (the answerer's schema, printed compactly)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -77,8 +80,16 @@ class Masks:
         return self._made[key]
 
 
-def to_samples(episode: Episode, advantages: Sequence[float | None], masks: Masks, number: int = 0) -> list[Sample]:
+def to_samples(
+    episode: Episode,
+    advantages: Sequence[float | None],
+    masks: Masks,
+    number: int = 0,
+    after: Sequence[float | None] | None = None,
+) -> list[Sample]:
     """The samples of an episode. ``advantages`` has one value per step; None leaves a step's tokens out of training.
+
+    ``after``: the advantage of what a step's reply says after its answer, where that is another one.
 
     Raises `InputError` for an episode without token ids (some endpoints give none), one that was cut by ``top_p``, and
     one whose prompts or replies are not what the roles would ask for now.
@@ -96,17 +107,32 @@ def to_samples(episode: Episode, advantages: Sequence[float | None], masks: Mask
         context = _continued(open_, reply.prompt_ids)
         context.ids += [*reply.prompt_ids[len(context.ids) :], *reply.token_ids]
         start = len(context.ids) - len(reply.token_ids)
-        advantage = advantages[index]
-        for place, (choice, logprob) in enumerate(zip(choices, reply.logprobs, strict=True), start):
-            if advantage is not None and not is_forced(choice):
-                context.drawn.append((place, choice, logprob, advantage, index))
+        advantage, rest = advantages[index], (after or advantages)[index]
+        settled = len(choices) if rest == advantage else answered(reply, masks.grammars)
+        for n, (choice, logprob) in enumerate(zip(choices, reply.logprobs, strict=True)):
+            credited = advantage if n < settled else rest
+            if advantage is not None and credited is not None and not is_forced(choice):
+                context.drawn.append((start + n, choice, logprob, credited, index))
     temperature = sampling.get("temperature", 1.0) or 1.0  # a greedy draw's log-probability is that at 1
     samples = []
     for made in open_:
         if made.drawn:
-            drawn, kept, logprobs, credited, steps = zip(*made.drawn, strict=True)
-            samples.append(Sample(tuple(made.ids), drawn, kept, logprobs, credited, steps, temperature, number))
+            drawn, kept, logprobs, worth, steps = zip(*made.drawn, strict=True)
+            samples.append(Sample(tuple(made.ids), drawn, kept, logprobs, worth, steps, temperature, number))
     return samples
+
+
+def answered(reply: Completion, grammars: Grammars) -> int:
+    """How many tokens of a reply it takes until its answer stands; all of them where nothing follows it."""
+    end = reply.text.find(QUOTES)
+    if not reply.text.startswith('{"answer":') or end < 0:
+        return len(reply.token_ids)
+    left = len(reply.text[:end].encode())
+    for count, token in enumerate(reply.token_ids):
+        if left <= 0:
+            return count
+        left -= len(grammars.table.decode_bytes([token]))
+    return len(reply.token_ids)
 
 
 def asked(episode: Episode) -> Iterator[tuple[int, Step, JsonSchema | None]]:

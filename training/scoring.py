@@ -69,7 +69,7 @@ class _Tree:
 def packs(samples: Sequence[Sample], max_tokens: int) -> list[Pack]:
     """Trees of at most ``max_tokens`` tokens (one sample at least), samples that begin alike together.
 
-    A sample's last token predicts nothing and is left out. The order depends on the samples alone.
+    What follows a sample's last drawn token predicts nothing and is left out. The order depends on the samples alone.
     """
     made: list[Pack] = []
     tree, inside, predicts = _Tree(), list[int](), list[int]()
@@ -81,7 +81,7 @@ def packs(samples: Sequence[Sample], max_tokens: int) -> list[Pack]:
         tree, inside, predicts = _Tree(), [], []
 
     for number in sorted(range(len(samples)), key=lambda i: samples[i].ids):
-        ids = samples[number].ids[:-1]
+        ids = samples[number].ids[: samples[number].drawn[-1]]
         if inside and len(tree.ids) + tree.missing(ids) > max_tokens:
             close()
         nodes = tree.path(ids)

@@ -75,8 +75,19 @@ class QuestionSet:
         return retriever, list(self.passages), stemmer
 
 
-def load(data: str | Path, name: str) -> QuestionSet:
+FICTIONAL = "fictional"
+"""The one set that needs no files: worlds that are made for examples alone (`eval.synthesis.fictional`)."""
+WORLDS = (1001, 1002)
+"""Their seeds; a learning check's own worlds have small ones."""
+ENTITIES = 120
+
+
+def load(data: str | Path | None, name: str) -> QuestionSet:
     """The named set from a folder of benchmark files without its reporting rows; `InputError` names what is missing."""
+    if name == FICTIONAL:
+        return _fictional()
+    if data is None:
+        raise InputError(f"examples of {name!r} need --data, the folder with qa/ and corpora/")
     root = Path(data)
     found = [root / "qa" / f"{name}{tail}" for tail in (".dev.jsonl", ".jsonl")]
     questions = next((path for path in found if path.is_file()), None)
@@ -92,6 +103,30 @@ def load(data: str | Path, name: str) -> QuestionSet:
         passages[record["id"]] = Passage(record["id"], record["id"], 0, len(text), record.get("title", ""), text)
         starts[record["id"]] = record.get("sents", ())
     return QuestionSet(name, [row for row in _lines(questions) if not reporting_only(row)], passages, starts)
+
+
+def _fictional() -> QuestionSet:
+    """Questions of one and two look-ups over two invented worlds, as rows of the form that MuSiQue's have."""
+    from sleuth.eval.synthesis.fictional import fictional_world
+
+    rows: list[Row] = []
+    passages: dict[str, Passage] = {}
+    for seed in WORLDS:
+        documents, tasks = fictional_world(seed, ENTITIES)
+        passages |= {d.id: Passage(d.id, d.id, 0, len(d.text), d.title, d.text) for d in documents}
+        for task in tasks:
+            rows.append(
+                {
+                    "id": task.id,
+                    "question": task.question,
+                    "answers": list(task.answers),
+                    "supporting": list(task.supporting),
+                    "support_mode": task.support_mode,
+                    "hops": task.hops,
+                    "decomposition": task.metadata["decomposition"],
+                }
+            )
+    return QuestionSet(FICTIONAL, rows, passages)
 
 
 def find_span(needle: str, text: str) -> str:

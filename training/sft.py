@@ -29,6 +29,7 @@ from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import render
 from sleuth.corpora.errors import InputError, SleuthError
 from sleuth.training import checkpoint
+from sleuth.training.adapter import load_weights
 from sleuth.training.choices import barred, is_forced, walk
 from sleuth.training.examples import Example
 
@@ -91,14 +92,15 @@ def train(
     out: str | Path,
     *,
     base: str,
+    start: str | Path | None = None,
     resume: bool = False,
     progress: Progress = print,
 ) -> Path:
     """Train an adapter over ``model`` (which is changed in place) and return its folder ``out/adapter``.
 
-    ``base`` is the name that the adapter gives its base model. Beside the adapter stand ``log.jsonl`` (one line a step)
-    and ``checkpoints/``. Raises `TrainingError` when the loss is not finite, `InputError` when there is nothing to
-    resume or something stands in the way.
+    ``base`` is the name that the adapter gives its base model, ``start`` an adapter to go on from. Beside the adapter
+    stand ``log.jsonl`` (one line a step) and ``checkpoints/``. Raises `TrainingError` when the loss is not finite,
+    `InputError` when there is nothing to resume or something stands in the way.
     """
     import torch
 
@@ -114,6 +116,8 @@ def train(
     random.seed(spec.seed)
     torch.manual_seed(spec.seed)
     adapted = adapt(model, spec, base)
+    if start is not None:
+        load_weights(adapted, start, base)
     params = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(params.values(), lr=spec.learning_rate, weight_decay=0.0)
     if resume:

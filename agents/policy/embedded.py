@@ -22,7 +22,7 @@ from typing import Any, Literal
 from sleuth.agents.policy import models
 from sleuth.agents.policy.constrain import Constraint, Mode, Tokens
 from sleuth.agents.policy.draw import draw
-from sleuth.agents.policy.lora import merge
+from sleuth.agents.policy.lora import merge, merged, updates
 from sleuth.agents.policy.ragged import BLOCK, PrefixCache, Ragged, Segment, block_keys
 from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, Sampling
 
@@ -77,12 +77,16 @@ class EmbeddedPolicy:
         self.cache = PrefixCache(cache_tokens)
         self.policy_version = ""
         self.tokenizer: Any = None
-        self._loading = threading.Lock()
+        self._loading, self._adopting = threading.Lock(), threading.Lock()
         self._wake = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._idle = True
+        self._held = False
+        self._base: Any = None
+        self._adopted: set[str] | None = None
 
     @property
     def name(self) -> str:
@@ -100,7 +104,7 @@ class EmbeddedPolicy:
             if self._closed:
                 raise PolicyError("unreachable", "the embedded policy was closed")
             self._waiting.append(row)
-            self._wake.notify()
+            self._wake.notify_all()
         try:
             return await row.future
         except asyncio.CancelledError:
@@ -127,26 +131,50 @@ class EmbeddedPolicy:
             self._thread.start()
             atexit.register(self.close)  # a thread that is still in torch when Python goes down aborts the process
 
-    def publish(self, weights: Iterable[tuple[str, Any]], version: str) -> None:
-        """Go on with other weights, ``(name of a linear layer, weight)``; completions then carry ``version``.
+    def publish(self, weights: Iterable[tuple[str, Any]], version: str, wait: bool = False) -> None:
+        """Go on with other weights, ``(name of a layer, weight)``; completions then carry ``version``.
 
-        For a trainer, between rollouts: with requests in flight it raises `PolicyError`, because a reply must come from
-        one policy.
+        A reply comes from one policy. So with requests in flight this raises `PolicyError`; with ``wait`` those in the
+        batch end first, and those that have not begun get the new weights.
         """
         self.load()
         with self._wake:
-            if self._rows or self._waiting:
+            if not wait and (self._rows or self._waiting):
                 raise PolicyError("bad_request", f"{len(self._rows) + len(self._waiting)} requests are in flight")
-            for name, weight in weights:
-                self.ragged.replace(name, weight)
-            self.cache.clear()
-            self.policy_version = version
+            self._held = True
+            try:
+                self._wake.wait_for(lambda: self._idle or self._closed)
+                for name, weight in weights:
+                    self.ragged.replace(name, weight)
+                self.cache.clear()
+                self.policy_version = version
+            finally:
+                self._held = False
+                self._wake.notify_all()
+
+    def adopt(self, folder: Path, version: str) -> None:
+        """Go on with the base and the LoRA adapter in ``folder`` in place of the one before; `publish` with ``wait``.
+
+        A second copy of the base stays in memory from the first call on.
+        """
+        self.load()
+        path = models.model_path() if self.path is None else self.path
+        with self._adopting:
+            if self._base is None:
+                self._base, _ = models.load_model(path, self.dtype, self.device)
+            name = models.model_name(path)
+            if self._adopted is None:
+                self._adopted = {layer for layer, _ in updates(self.adapter, name)} if self.adapter else set()
+            found = dict(merged(self._base, folder, name))
+            back = {layer: self._base.get_submodule(layer).weight for layer in self._adopted - found.keys()}
+            self.publish([*found.items(), *back.items()], version, wait=True)
+            self._adopted = set(found)
 
     def close(self) -> None:
         """Stop the engine; requests in flight fail with a `PolicyError`."""
         with self._wake:
             self._closed = True
-            self._wake.notify()
+            self._wake.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             atexit.unregister(self.close)
@@ -188,17 +216,21 @@ class EmbeddedPolicy:
     def _gather(self) -> bool:
         """Wait for work and give waiting requests a slot; False when the engine is to stop."""
         with self._wake:
-            while not (self._waiting or self._rows or self._closed):
+            self._idle = not self._rows
+            if self._idle:
+                self._wake.notify_all()
+            while not ((self._waiting and not self._held) or self._rows or self._closed):
                 self._wake.wait()
             if self._closed:
                 for row in [*self._rows, *self._waiting]:
                     _settle(row, PolicyError("unreachable", "the embedded policy was closed"))
                 return False
-            while self._waiting and self._free:
+            while self._waiting and self._free and not self._held:
                 row = self._waiting.popleft()
                 if not row.cancelled:
                     row.slot = self._free.pop()
                     self._rows.append(row)
+            self._idle = not self._rows
             return True
 
     def _step(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,32 @@ PREFIX = "base_model.model."
 
 
 def merge(model: Any, folder: Path, base: str) -> str:
-    """Add the adapter to ``model`` in place (in float32, then rounded) and return the SHA-256 of its weights.
+    """Add the adapter to ``model`` in place (in float32, then rounded) and return the SHA-256 of its weights."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in merged(model, folder, base):
+            model.get_submodule(name).weight.copy_(weight)
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def merged(model: Any, folder: Path, base: str) -> Iterator[tuple[str, Any]]:
+    """``(name, weight)`` of every layer that the adapter changes, as `merge` would set it; ``model`` stays as it is."""
+    import torch
+
+    for name, update in updates(folder, base):
+        try:
+            weight = model.get_submodule(name).weight
+        except AttributeError as error:
+            raise ModelError(f"adapter {folder} changes {name}, which the model does not have") from error
+        if weight.shape != update.shape:
+            raise ModelError(f"adapter {folder}: {name} is {tuple(update.shape)}, the model has {tuple(weight.shape)}")
+        with torch.no_grad():
+            yield name, (weight.float() + update.to(weight.device)).to(weight.dtype)
+
+
+def updates(folder: Path, base: str) -> Iterator[tuple[str, Any]]:
+    """``(name of a layer, what is added to its weight)``, float32.
 
     ``base`` is the name of the model; an adapter made for another one raises `ModelError` naming both.
     """
@@ -41,14 +67,13 @@ def merge(model: Any, folder: Path, base: str) -> str:
     rank = int(config["r"])
     scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
     parts = load_file(folder / WEIGHTS)
-    with torch.no_grad():
-        for key in [key for key in parts if key.endswith(".lora_A.weight")]:
-            name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-            down, up = parts.pop(key), parts.pop(key.replace(".lora_A.", ".lora_B."))
-            _add(model, name, scale * (up.float() @ down.float()), folder)
-    if parts:
-        raise ModelError(f"{folder / WEIGHTS}: expected only LoRA matrices, found {sorted(parts)[0]}")
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    odd = sorted(key for key in parts if not key.endswith((".lora_A.weight", ".lora_B.weight")))
+    if odd:
+        raise ModelError(f"{folder / WEIGHTS}: expected only LoRA matrices, found {odd[0]}")
+    for key in [key for key in parts if key.endswith(".lora_A.weight")]:
+        down, up = parts[key], parts[key.replace(".lora_A.", ".lora_B.")]
+        with torch.no_grad():
+            yield key.removeprefix(PREFIX).removesuffix(".lora_A.weight"), scale * (up.float() @ down.float())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -65,13 +90,3 @@ def read_config(folder: Path) -> dict[str, Any]:
         if config.get(key):
             raise ModelError(f"{folder}: {key} is not supported, found {config[key]}")
     return dict(config)
-
-
-def _add(model: Any, name: str, update: Any, folder: Path) -> None:
-    try:
-        weight = model.get_submodule(name).weight
-    except AttributeError as error:
-        raise ModelError(f"adapter {folder} changes {name}, which the model does not have") from error
-    if weight.shape != update.shape:
-        raise ModelError(f"adapter {folder}: {name} is {tuple(update.shape)}, the model has {tuple(weight.shape)}")
-    weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))

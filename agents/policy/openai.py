@@ -145,13 +145,17 @@ class OpenAIPolicy:
                 return True
         return False
 
-    async def _post(self, body: Mapping[str, Any], timeout_s: float) -> bytes:
+    async def post(self, route: str, body: Mapping[str, Any]) -> bytes:
+        """What another route of the server replies, once, within ``deadline_s``."""
+        return await self._post(body, self.deadline_s, route)
+
+    async def _post(self, body: Mapping[str, Any], timeout_s: float, route: str = "/chat/completions") -> bytes:
         """The body of the reply, status 200; every failure of the network or the server raises `PolicyError`."""
         import httpx
 
         content = bytearray()
         try:
-            async with asyncio.timeout(timeout_s), self._open().stream("POST", "/chat/completions", json=body) as reply:
+            async with asyncio.timeout(timeout_s), self._open().stream("POST", route, json=body) as reply:
                 async for chunk in reply.aiter_bytes():
                     content += chunk
                     if len(content) > MAX_REPLY_BYTES:

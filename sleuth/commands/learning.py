@@ -43,6 +43,9 @@ def serve_policy(
     adapter: AdapterOption = ADAPTER,
     host: Annotated[str, typer.Option(help="Loopback only, unless SLEUTH_SERVE_KEY holds a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8700,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Let a trainer load adapters from folders of this machine.")
+    ] = False,
 ) -> None:
     """Serve a policy as an OpenAI-compatible endpoint (chat completions), for other tools and machines.
 
@@ -53,4 +56,4 @@ def serve_policy(
 
     if policy.startswith(("http://", "https://")):
         raise ConfigError(f"serve-policy serves a model of this machine; found the address {policy}")
-    serve(open_policy(policy, adapter=adapter_of(adapter)), host, port)
+    serve(open_policy(policy, adapter=adapter_of(adapter)), host, port, adapters)
