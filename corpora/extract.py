@@ -14,7 +14,7 @@ import functools
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +48,9 @@ _INLINE = (
 ).split()
 _BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "td", "th", "blockquote", "dt", "dd")
 _LEAVES = frozenset(("p", "div", "li", "dd", "td", "pre", "blockquote"))
+_LEAD = ("p", "div", "h2")
+_MAX_LEAD = 4
+"""A text begins within so many paragraphs after its heading, or what stands there is not its lead."""
 _KEPT_TAGS = frozenset(("p", "a", "span", "h1", "h2", "h3", "td", "tr", "tbody", "body", "article", "main"))
 _COMMENTS = re.compile(
     r"(?:^|[\s_-])comments?(?:$|[\s_-]|list|area|s?section|[A-Z])|^comol|disqus|^dsq|respond", re.IGNORECASE
@@ -58,6 +61,8 @@ _BOILERPLATE = re.compile(
     r"rating|more",
     re.IGNORECASE,
 )
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002]\W{0,2}$")
+_BESIDE = re.compile(_BOILERPLATE.pattern.replace("teaser|", ""), re.IGNORECASE)
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
 
@@ -83,7 +88,7 @@ def extract(html: str, url: str = "", method: Method = "auto", keep_links: bool 
     root = _parsed(html)
     try:
         known = declared(root, url)
-        found, way, part = _ways(html, root, method)
+        found, way, part = _ways(html, root, method, known.title)
     except InputError:
         raise
     except Exception as error:  # a parser's own failure on a hostile page must not end the build
@@ -94,21 +99,23 @@ def extract(html: str, url: str = "", method: Method = "auto", keep_links: bool 
     return Extracted(text, known, way, links(part, known.url or url) if keep_links else ())
 
 
-def _ways(html: str, root: Any, method: Method) -> tuple[str, str, Any]:
+def _ways(html: str, root: Any, method: Method, title: str) -> tuple[str, str, Any]:
     """``(text, way, the element that holds it)``."""
     if method == "trafilatura":
         return _by_trafilatura(copy.deepcopy(root), fast=False), method, root
     if method == "resiliparse" or root.xpath("count(//*)") > MAX_ELEMENTS:
         return _by_resiliparse(html), "resiliparse", root
-    return _auto(html, root)
-
-
-def _auto(html: str, root: Any) -> tuple[str, str, Any]:
     from lxml import etree
 
     etree.strip_elements(root, *_NO_TEXT, with_tail=False)
     etree.strip_tags(root, *_INLINE)
     _cut_comments(root)
+    opening = _after_heading(root, title)
+    text, way, part = _auto(html, root)
+    return _with_lead(text, opening), way, part
+
+
+def _auto(html: str, root: Any) -> tuple[str, str, Any]:
     weights, total = _weights(root.iter("p"))
     if total >= _MIN_PARAGRAPHS:
         part = _narrowed(root, weights, total)
@@ -233,6 +240,45 @@ def _narrowed(root: Any, weights: dict[Any, int], total: int) -> Any:
         if heaviest is None or weights[heaviest] < _SHARE * total:
             return part
         part = heaviest
+
+
+def _after_heading(root: Any, title: str) -> list[str]:
+    """Paragraphs that follow the page's heading, whatever holds them; none where no heading is the title."""
+    found: list[str] = []
+    begun = False
+    for block in root.iter("h1", *_LEAD):
+        if block.tag == "h1":
+            begun = " ".join("".join(block.itertext()).split()) == title
+            found = []
+            continue
+        if not begun:
+            continue
+        text = " ".join("".join(block.itertext()).split())
+        if len(text) < _PARAGRAPH_CHARS or not _SENTENCE_END.search(text) or any(True for _ in block.iterdescendants(*_LEAVES)) or _beside(block):
+            continue
+        found.append(text)
+        if len(found) == _MAX_LEAD:
+            break
+    return found
+
+
+def _beside(block: Any) -> bool:
+    """Whether a block stands beside the text: a caption, a line of authors, a list of links."""
+    if 2 * sum(_length(anchor) for anchor in block.iter("a")) > _length(block):
+        return True
+    for element, _ in zip((block, *block.iterancestors()), range(3), strict=False):
+        if element.tag in ("figure", "figcaption", "table", "ul", "ol") or _named(element, _BESIDE):
+            return True
+    return False
+
+
+def _with_lead(text: str, opening: Sequence[str]) -> str:
+    """The text, after the paragraphs between heading and text that it does not have: its lead."""
+    plain = " ".join(text.split())
+    for n, paragraph in enumerate(opening):
+        if paragraph[:_PARAGRAPH_CHARS] in plain:
+            return "\n\n".join([*opening[:n], text])
+    return text
 
 
 def _cut_comments(root: Any) -> None:
