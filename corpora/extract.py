@@ -29,7 +29,7 @@ MAX_ELEMENTS = 60_000
 _MIN_PARAGRAPHS = 500
 """Characters of paragraphs without which a page is not narrowed."""
 _MIN_CLEAN = 1000
-_SHARE = 0.85
+_SHARE = 0.8
 """The part that is kept holds this share of the paragraphs."""
 _MAX_LINKS, _MAX_CUT, _MIN_BLOCKS = 0.15, 0.15, 0.9
 """A part is clean up to this share of linked text and of cut boilerplate, from this share of text in blocks on."""
@@ -53,7 +53,9 @@ _MAX_LEAD = 4
 """A text begins within so many paragraphs after its heading, or what stands there is not its lead."""
 _KEPT_TAGS = frozenset(("p", "a", "span", "h1", "h2", "h3", "td", "tr", "tbody", "body", "article", "main"))
 _COMMENTS = re.compile(
-    r"(?:^|[\s_-])comments?(?:$|[\s_-]|list|area|s?section|[A-Z])|^comol|disqus|^dsq|respond", re.IGNORECASE
+    r"(?:^|[\s_-])(?:comments?|kommentare?|commentaires?|comentarios?)(?:$|[\s_-]|list|area|s?section|(?-i:[A-Z]))|"
+    r"^comol|disqus|^dsq|respond",
+    re.IGNORECASE,
 )
 _BOILERPLATE = re.compile(
     r"share|sharing|social|related|newsletter|promo|sidebar|widget|breadcrumb|tags?(?:$|[\s_-])|author|byline|caption|"
@@ -120,9 +122,8 @@ def _auto(html: str, root: Any) -> tuple[str, str, Any]:
     if total >= _MIN_PARAGRAPHS:
         part = _narrowed(root, weights, total)
         part.tail = None
-        tidy = copy.deepcopy(part)
-        if total >= _MIN_CLEAN and _is_clean(tidy):
-            return written(tidy), "clean", tidy
+        if _is_clean(part) and total >= _MIN_CLEAN:
+            return written(part), "clean", part
         text = _by_trafilatura(_alone(part), fast=True)
         if len(text) >= max(_COVERED * total, _MIN_CHARS):
             return text, "narrowed", part
