@@ -33,6 +33,8 @@ _SHARE = 0.8
 """The part that is kept holds this share of the paragraphs."""
 _MAX_LINKS, _MAX_CUT, _MIN_BLOCKS = 0.15, 0.15, 0.9
 """A part is clean up to this share of linked text and of cut boilerplate, from this share of text in blocks on."""
+_MIN_PROSE = 300
+"""What has so many characters of paragraphs is no boilerplate, whatever its name."""
 _COVERED, _MIN_CHARS = 0.5, 300
 """With less than this share of the paragraphs, or fewer characters, the whole page is tried."""
 _WIDER = 1.5
@@ -47,24 +49,25 @@ _INLINE = (
     "abbr acronym b big cite del dfn em font i ins kbd mark q s samp small strike strong sub sup tt u var wbr"
 ).split()
 _BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "td", "th", "blockquote", "dt", "dd")
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _LEAVES = frozenset(("p", "div", "li", "dd", "td", "pre", "blockquote"))
 _LEAD = ("p", "div", "h2")
 _MAX_LEAD = 4
 """A text begins within so many paragraphs after its heading, or what stands there is not its lead."""
 _KEPT_TAGS = frozenset(("p", "a", "span", "h1", "h2", "h3", "td", "tr", "tbody", "body", "article", "main"))
 _COMMENTS = re.compile(
-    r"(?:^|[\s_-])(?:comments?|kommentare?|commentaires?|comentarios?)(?:$|[\s_-]|list|area|s?section|(?-i:[A-Z]))|"
+    r"(?:^|(?<!deprecation)[\s_-])(?:comments?|kommentare?|commentaires?|comentarios?)(?:$|[\s_-]|list|area|s?section|(?-i:[A-Z]))|"
     r"^comol|disqus|^dsq|respond",
     re.IGNORECASE,
 )
-_BOILERPLATE = re.compile(
-    r"share|sharing|social|related|newsletter|promo|sidebar|widget|breadcrumb|tags?(?:$|[\s_-])|author|byline|caption|"
-    r"footer|banner|advert|(?:^|[\s_-])ads?(?:$|[\s_-])|meta|signup|subscribe|recommend|teaser|cookie|popup|modal|nav|"
-    r"rating|more",
-    re.IGNORECASE,
+_BOILERPLATE_WORDS = (
+    "share|sharing|social|related|newsletter|promo|sidebar|widget|breadcrumb|tag|author|byline|caption|footer|banner|"
+    "advert|ad|meta|signup|subscribe|recommend|teaser|cookie|popup|modal|nav|rating|more"
 )
+_WORD = r"(?:^|[\W_]|(?-i:(?<=[a-z])(?=[A-Z])))(?:%s)s?(?:$|[\W_\d]|(?-i:(?<=[a-z])(?=[A-Z])))"
+_BOILERPLATE = re.compile(_WORD % _BOILERPLATE_WORDS, re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002]\W{0,2}$")
-_BESIDE = re.compile(_BOILERPLATE.pattern.replace("teaser|", ""), re.IGNORECASE)
+_BESIDE = re.compile(_WORD % _BOILERPLATE_WORDS.replace("teaser|", ""), re.IGNORECASE)
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
 
@@ -298,8 +301,27 @@ def _xpath(expression: str) -> Any:
 
 
 def _named(element: Any, pattern: re.Pattern[str]) -> bool:
+    """Whether its id or class says so; an id made of the words of a heading is the name of a section."""
     id_, class_ = element.get("id"), element.get("class")
-    return bool((id_ and pattern.search(id_)) or (class_ and pattern.search(class_)))
+    if class_ and _says(pattern, class_):
+        return True
+    return bool(id_) and _says(pattern, id_) and not _heads(element, id_)
+
+
+@functools.lru_cache(10_000)
+def _says(pattern: re.Pattern[str], name: str) -> bool:
+    return pattern.search(name) is not None
+
+
+def _heads(element: Any, id_: str) -> bool:
+    heading = next((child for child in element if child.tag in _HEADINGS), None)
+    if heading is None:
+        return False
+    return {word for word in _words(id_) if len(word) > 2} <= {*_words("".join(heading.itertext()))}
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
 
 
 def _cut(element: Any) -> None:
@@ -309,6 +331,11 @@ def _cut(element: Any) -> None:
     element.tag, element.tail = "span", tail
 
 
+def _prose(element: Any) -> int:
+    """Characters of the paragraphs and the like within that are text more than links."""
+    return sum(length for block in _leaves(element) if (length := _length(block)) >= _PARAGRAPH_CHARS)
+
+
 def _is_clean(part: Any) -> bool:
     """Whether a part is text nearly all through, after boilerplate and lists of links are cut from it."""
     before = _length(part) or 1
@@ -316,7 +343,7 @@ def _is_clean(part: Any) -> bool:
     for element in _xpath("descendant::*[@id or @class]")(part):
         if element.tag not in _KEPT_TAGS and _named(element, _BOILERPLATE):
             length = _length(element)
-            if length < 0.2 * before:
+            if length < 0.2 * before and _prose(element) < _MIN_PROSE:
                 lost += length
                 _cut(element)
     for element in _xpath("descendant::*[self::ul or self::ol or self::div or self::p][descendant::a]")(part):
