@@ -14,7 +14,7 @@ import functools
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,10 +29,12 @@ MAX_ELEMENTS = 60_000
 _MIN_PARAGRAPHS = 500
 """Characters of paragraphs without which a page is not narrowed."""
 _MIN_CLEAN = 1000
-_SHARE = 0.85
+_SHARE = 0.8
 """The part that is kept holds this share of the paragraphs."""
 _MAX_LINKS, _MAX_CUT, _MIN_BLOCKS = 0.15, 0.15, 0.9
 """A part is clean up to this share of linked text and of cut boilerplate, from this share of text in blocks on."""
+_MIN_PROSE = 300
+"""What has so many characters of paragraphs is no boilerplate, whatever its name."""
 _COVERED, _MIN_CHARS = 0.5, 300
 """With less than this share of the paragraphs, or fewer characters, the whole page is tried."""
 _WIDER = 1.5
@@ -47,17 +49,25 @@ _INLINE = (
     "abbr acronym b big cite del dfn em font i ins kbd mark q s samp small strike strong sub sup tt u var wbr"
 ).split()
 _BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "td", "th", "blockquote", "dt", "dd")
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _LEAVES = frozenset(("p", "div", "li", "dd", "td", "pre", "blockquote"))
+_LEAD = ("p", "div", "h2")
+_MAX_LEAD = 4
+"""A text begins within so many paragraphs after its heading, or what stands there is not its lead."""
 _KEPT_TAGS = frozenset(("p", "a", "span", "h1", "h2", "h3", "td", "tr", "tbody", "body", "article", "main"))
 _COMMENTS = re.compile(
-    r"(?:^|[\s_-])comments?(?:$|[\s_-]|list|area|s?section|[A-Z])|^comol|disqus|^dsq|respond", re.IGNORECASE
-)
-_BOILERPLATE = re.compile(
-    r"share|sharing|social|related|newsletter|promo|sidebar|widget|breadcrumb|tags?(?:$|[\s_-])|author|byline|caption|"
-    r"footer|banner|advert|(?:^|[\s_-])ads?(?:$|[\s_-])|meta|signup|subscribe|recommend|teaser|cookie|popup|modal|nav|"
-    r"rating|more",
+    r"(?:^|(?<!deprecation)[\s_-])(?:comments?|kommentare?|commentaires?|comentarios?)(?:$|[\s_-]|list|area|s?section|(?-i:[A-Z]))|"
+    r"^comol|disqus|^dsq|respond",
     re.IGNORECASE,
 )
+_BOILERPLATE_WORDS = (
+    "share|sharing|social|related|newsletter|promo|sidebar|widget|breadcrumb|tag|author|byline|caption|footer|banner|"
+    "advert|ad|meta|signup|subscribe|recommend|teaser|cookie|popup|modal|nav|rating|more"
+)
+_WORD = r"(?:^|[\W_]|(?-i:(?<=[a-z])(?=[A-Z])))(?:%s)s?(?:$|[\W_\d]|(?-i:(?<=[a-z])(?=[A-Z])))"
+_BOILERPLATE = re.compile(_WORD % _BOILERPLATE_WORDS, re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002]\W{0,2}$")
+_BESIDE = re.compile(_WORD % _BOILERPLATE_WORDS.replace("teaser|", ""), re.IGNORECASE)
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
 
@@ -83,7 +93,7 @@ def extract(html: str, url: str = "", method: Method = "auto", keep_links: bool 
     root = _parsed(html)
     try:
         known = declared(root, url)
-        found, way, part = _ways(html, root, method)
+        found, way, part = _ways(html, root, method, known.title)
     except InputError:
         raise
     except Exception as error:  # a parser's own failure on a hostile page must not end the build
@@ -94,28 +104,29 @@ def extract(html: str, url: str = "", method: Method = "auto", keep_links: bool 
     return Extracted(text, known, way, links(part, known.url or url) if keep_links else ())
 
 
-def _ways(html: str, root: Any, method: Method) -> tuple[str, str, Any]:
+def _ways(html: str, root: Any, method: Method, title: str) -> tuple[str, str, Any]:
     """``(text, way, the element that holds it)``."""
     if method == "trafilatura":
         return _by_trafilatura(copy.deepcopy(root), fast=False), method, root
     if method == "resiliparse" or root.xpath("count(//*)") > MAX_ELEMENTS:
         return _by_resiliparse(html), "resiliparse", root
-    return _auto(html, root)
-
-
-def _auto(html: str, root: Any) -> tuple[str, str, Any]:
     from lxml import etree
 
     etree.strip_elements(root, *_NO_TEXT, with_tail=False)
     etree.strip_tags(root, *_INLINE)
     _cut_comments(root)
+    opening = _after_heading(root, title)
+    text, way, part = _auto(html, root)
+    return _with_lead(text, opening), way, part
+
+
+def _auto(html: str, root: Any) -> tuple[str, str, Any]:
     weights, total = _weights(root.iter("p"))
     if total >= _MIN_PARAGRAPHS:
         part = _narrowed(root, weights, total)
         part.tail = None
-        tidy = copy.deepcopy(part)
-        if total >= _MIN_CLEAN and _is_clean(tidy):
-            return written(tidy), "clean", tidy
+        if _is_clean(part) and total >= _MIN_CLEAN:
+            return written(part), "clean", part
         text = _by_trafilatura(_alone(part), fast=True)
         if len(text) >= max(_COVERED * total, _MIN_CHARS):
             return text, "narrowed", part
@@ -235,6 +246,45 @@ def _narrowed(root: Any, weights: dict[Any, int], total: int) -> Any:
         part = heaviest
 
 
+def _after_heading(root: Any, title: str) -> list[str]:
+    """Paragraphs that follow the page's heading, whatever holds them; none where no heading is the title."""
+    found: list[str] = []
+    begun = False
+    for block in root.iter("h1", *_LEAD):
+        if block.tag == "h1":
+            begun = " ".join("".join(block.itertext()).split()) == title
+            found = []
+            continue
+        if not begun:
+            continue
+        text = " ".join("".join(block.itertext()).split())
+        if len(text) < _PARAGRAPH_CHARS or not _SENTENCE_END.search(text) or any(True for _ in block.iterdescendants(*_LEAVES)) or _beside(block):
+            continue
+        found.append(text)
+        if len(found) == _MAX_LEAD:
+            break
+    return found
+
+
+def _beside(block: Any) -> bool:
+    """Whether a block stands beside the text: a caption, a line of authors, a list of links."""
+    if 2 * sum(_length(anchor) for anchor in block.iter("a")) > _length(block):
+        return True
+    for element, _ in zip((block, *block.iterancestors()), range(3), strict=False):
+        if element.tag in ("figure", "figcaption", "table", "ul", "ol") or _named(element, _BESIDE):
+            return True
+    return False
+
+
+def _with_lead(text: str, opening: Sequence[str]) -> str:
+    """The text, after the paragraphs between heading and text that it does not have: its lead."""
+    plain = " ".join(text.split())
+    for n, paragraph in enumerate(opening):
+        if paragraph[:_PARAGRAPH_CHARS] in plain:
+            return "\n\n".join([*opening[:n], text])
+    return text
+
+
 def _cut_comments(root: Any) -> None:
     for element in _xpath("//*[self::div or self::section or self::ol or self::ul or self::details][@id or @class]")(
         root
@@ -251,8 +301,27 @@ def _xpath(expression: str) -> Any:
 
 
 def _named(element: Any, pattern: re.Pattern[str]) -> bool:
+    """Whether its id or class says so; an id made of the words of a heading is the name of a section."""
     id_, class_ = element.get("id"), element.get("class")
-    return bool((id_ and pattern.search(id_)) or (class_ and pattern.search(class_)))
+    if class_ and _says(pattern, class_):
+        return True
+    return bool(id_) and _says(pattern, id_) and not _heads(element, id_)
+
+
+@functools.lru_cache(10_000)
+def _says(pattern: re.Pattern[str], name: str) -> bool:
+    return pattern.search(name) is not None
+
+
+def _heads(element: Any, id_: str) -> bool:
+    heading = next((child for child in element if child.tag in _HEADINGS), None)
+    if heading is None:
+        return False
+    return {word for word in _words(id_) if len(word) > 2} <= {*_words("".join(heading.itertext()))}
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
 
 
 def _cut(element: Any) -> None:
@@ -262,6 +331,11 @@ def _cut(element: Any) -> None:
     element.tag, element.tail = "span", tail
 
 
+def _prose(element: Any) -> int:
+    """Characters of the paragraphs and the like within that are text more than links."""
+    return sum(length for block in _leaves(element) if (length := _length(block)) >= _PARAGRAPH_CHARS)
+
+
 def _is_clean(part: Any) -> bool:
     """Whether a part is text nearly all through, after boilerplate and lists of links are cut from it."""
     before = _length(part) or 1
@@ -269,7 +343,7 @@ def _is_clean(part: Any) -> bool:
     for element in _xpath("descendant::*[@id or @class]")(part):
         if element.tag not in _KEPT_TAGS and _named(element, _BOILERPLATE):
             length = _length(element)
-            if length < 0.2 * before:
+            if length < 0.2 * before and _prose(element) < _MIN_PROSE:
                 lost += length
                 _cut(element)
     for element in _xpath("descendant::*[self::ul or self::ol or self::div or self::p][descendant::a]")(part):
