@@ -14,7 +14,6 @@ import functools
 import http.server
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -54,9 +53,7 @@ def fetch(work: Path) -> None:
             subprocess.run(["apt-get", "download", package], cwd=work / "debs", check=True, capture_output=True)
         temporary = home.with_name(f".{package}")
         temporary.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["dpkg", "-x", str(next((work / "debs").glob(f"{package}_*.deb"))), str(temporary)], check=True
-        )
+        subprocess.run(["dpkg", "-x", str(next((work / "debs").glob(f"{package}_*.deb"))), str(temporary)], check=True)
         temporary.rename(home)
 
 
@@ -101,7 +98,8 @@ def crawl(work: Path) -> dict[str, dict[str, object]]:
                 share = work / "packages" / package / "usr" / "share"
                 pages = [bases[name] + str(p.relative_to(share)) for s in starts for p in sorted(share.glob(s))]
                 done, used = watched([*SLEUTH, "crawl", *pages, "--out", str(kept.with_suffix(".warc.gz")),
-                                      "--max-pages", "50000", "--delay", "0", "--allow-loopback", "--json"])  # fmt: skip
+                                      "--max-pages", "50000",
+                                      "--delay", "0", "--allow-loopback", "--json"])  # fmt: skip
                 kept.write_text(json.dumps(json.loads(done) | used))
             reports[name] = json.loads(kept.read_text())
             print(name, reports[name]["pages"], "pages,", reports[name]["without"], flush=True)

@@ -258,7 +258,8 @@ def _after_heading(root: Any, title: str) -> list[str]:
         if not begun:
             continue
         text = " ".join("".join(block.itertext()).split())
-        if len(text) < _PARAGRAPH_CHARS or not _SENTENCE_END.search(text) or any(True for _ in block.iterdescendants(*_LEAVES)) or _beside(block):
+        holds_blocks = any(True for _ in block.iterdescendants(*_LEAVES))
+        if len(text) < _PARAGRAPH_CHARS or not _SENTENCE_END.search(text) or holds_blocks or _beside(block):
             continue
         found.append(text)
         if len(found) == _MAX_LEAD:

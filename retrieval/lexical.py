@@ -28,5 +28,5 @@ class Lexical:
         """At most ``k`` (position, score) pairs, best first, equal scores by position; ``allowed`` is (N,) bool."""
         if self._bm25 is None or not WORD.search(query):
             return []
-        rows, scores = self._bm25.search(query, k, allowed)
+        ((rows, scores),) = self._bm25.search([query], k, allowed)
         return sorted(zip(rows.tolist(), scores.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))[:k]

@@ -99,4 +99,4 @@ def leave(episode: Episode) -> None:
     """Exit as an error would when the run ended in one; the episode that was written says the rest."""
     if episode.stop == "error":
         say(f"error: {episode.error}")
-        raise typer.Exit(code_named(episode.error.split(": ")[1]))
+        raise typer.Exit(code_named(episode.error.split(": ")[1].partition("(")[0]))
