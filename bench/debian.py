@@ -63,7 +63,7 @@ def fetch(work: Path) -> None:
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files alone: no lists of folders, nothing said."""
 
-    protocol_version = "HTTP/1.1"
+    protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
     def list_directory(self, path: object) -> None:
         self.send_error(404)
