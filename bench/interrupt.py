@@ -10,6 +10,7 @@ prints a line a kill and writes bench/results/interrupt.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -80,6 +81,41 @@ def killed(
         shutil.rmtree(store)
         shutil.rmtree(store.with_name(f"{store.name}.work"))
         print(f"build {builds} ended with equal digests", flush=True)
+    return rows
+
+
+def stage_of(store: Path) -> str:
+    """What a recipe's build is at, by what lies in its work folder: ``shards``, ``corpus`` or ``store``."""
+    made = list(store.with_name(f"{store.name}.work").glob("corpus-*"))
+    if not made:
+        return "shards"
+    return "store" if all((folder / "CORPUS").exists() for folder in made) else "corpus"
+
+
+def spread(recipe: Path, store: Path, seconds: dict[str, float], kills: dict[str, int]) -> list[dict[str, object]]:
+    """One build, killed so many times in each stage; ``seconds`` is what each stage takes undisturbed.
+
+    The stage over the corpus begins anew after a kill; the others go on, so their kills come after a share of them.
+    """
+    chooser, rows = random.Random(0), []
+    for stage, count in kills.items():
+        for n in range(count):
+            share = chooser.random() if stage == "corpus" else chooser.uniform(0.1, 1.0) / count
+            after = share * seconds[stage]
+            process = subprocess.Popen(command(recipe, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                       cwd=ROOT, start_new_session=True)  # fmt: skip
+            while process.poll() is None and (stage_of(store) != stage or not store.with_name(f"{store.name}.work")
+                                              .exists()):  # fmt: skip
+                time.sleep(0.02)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(after)
+            if process.poll() is not None:
+                raise AssertionError(f"the build ended ({process.returncode}) before kill {n} in {stage}")
+            at = stage_of(store)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            rows.append({"stage": stage, "at": at, "after_s": round(after, 2)})
+            print(f"kill {len(rows)}: in {at}, {after:.1f} s into {stage}", flush=True)
     return rows
 
 

@@ -134,7 +134,10 @@ def _author(root: Any, metas: Mapping[str, str], linked: list[Mapping[str, Any]]
     for key in _AUTHORS:
         if (value := metas.get(key)) and not _NO_AUTHOR.search(value):
             return re.sub(r"^(?:by|von|par)\s+", "", value, flags=re.IGNORECASE)[:300]
-    for element in root.xpath("//body//*[@rel='author' or @itemprop='author']"):
+    body = root.find("body")
+    for element in () if body is None else body.iter("a", "span", "div", "p", "li", "address"):
+        if element.get("rel") != "author" and element.get("itemprop") != "author":
+            continue
         name = " ".join("".join(element.itertext()).split())
         if 2 < len(name) <= 80 and not _NO_AUTHOR.search(name):
             return name
@@ -153,9 +156,9 @@ def _date(root: Any, metas: Mapping[str, str], linked: list[Mapping[str, Any]], 
     for value in stated:
         if isinstance(value, str) and (found := _iso(value)):
             return found
-    for element in root.xpath("//*[self::span or self::div or self::p or self::li or self::td][@class or @itemprop]"):
-        name = element.get("class") or element.get("itemprop") or ""
-        if _DATED.search(name):
+    for element in root.iter("span", "div", "p", "li", "td"):
+        name = element.get("class") or element.get("itemprop")
+        if name and _DATED.search(name):
             text = element.get("content") or element.get("title") or "".join(element.itertext()).strip()
             if len(text) <= 60 and (found := _iso(text)):
                 return found
@@ -194,14 +197,14 @@ def _language(root: Any, metas: Mapping[str, str], linked: list[Mapping[str, Any
 
 
 def _licence(root: Any, metas: Mapping[str, str], linked: list[Mapping[str, Any]], url: str) -> str:
-    found = str(next(iter(root.xpath("//*[self::link or self::a][@rel='license']/@href")), ""))
+    found = next((e.get("href") or "" for e in root.iter("link", "a") if e.get("rel") == "license"), "")
     stated = found or next((i["license"] for i in linked if isinstance(i.get("license"), str)), "")
     stated = stated or metas.get("dc.rights") or metas.get("dcterms.license") or metas.get("license") or ""
     return (_absolute(url, stated) if "/" in stated and " " not in stated else stated)[:300]
 
 
 def _first_link(root: Any, relation: str) -> str:
-    return str(next(iter(root.xpath("//link[@rel=$relation]/@href", relation=relation)), ""))
+    return next((link.get("href") or "" for link in root.iter("link") if link.get("rel") == relation), "")
 
 
 def _absolute(base: str, target: str) -> str:

@@ -14,11 +14,21 @@ import functools
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sleuth.corpora.blocks import written
+from sleuth.corpora.boilerplate import (
+    LEAVES,
+    PARAGRAPH_CHARS,
+    beside,
+    cut_boilerplate,
+    cut_comments,
+    leaves,
+    length,
+    linked,
+)
 from sleuth.corpora.declared import Declared, declared, links
 from sleuth.corpora.errors import ConfigError, InputError
 
@@ -33,13 +43,10 @@ _SHARE = 0.8
 """The part that is kept holds this share of the paragraphs."""
 _MAX_LINKS, _MAX_CUT, _MIN_BLOCKS = 0.15, 0.15, 0.9
 """A part is clean up to this share of linked text and of cut boilerplate, from this share of text in blocks on."""
-_MIN_PROSE = 300
-"""What has so many characters of paragraphs is no boilerplate, whatever its name."""
 _COVERED, _MIN_CHARS = 0.5, 300
 """With less than this share of the paragraphs, or fewer characters, the whole page is tried."""
 _WIDER = 1.5
 """How much longer the text of leaf blocks must be than trafilatura's, where that covers little of them."""
-_PARAGRAPH_CHARS = 40
 _NO_TEXT = (
     "applet area aside audio blink button canvas datalist dialog embed fencedframe fieldset footer frame frameset head "
     "iframe input label legend link map marquee menu menuitem nav noindex noscript object optgroup option output param "
@@ -49,25 +56,10 @@ _INLINE = (
     "abbr acronym b big cite del dfn em font i ins kbd mark q s samp small strike strong sub sup tt u var wbr"
 ).split()
 _BLOCKS = ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "pre", "td", "th", "blockquote", "dt", "dd")
-_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
-_LEAVES = frozenset(("p", "div", "li", "dd", "td", "pre", "blockquote"))
 _LEAD = ("p", "div", "h2")
 _MAX_LEAD = 4
 """A text begins within so many paragraphs after its heading, or what stands there is not its lead."""
-_KEPT_TAGS = frozenset(("p", "a", "span", "h1", "h2", "h3", "td", "tr", "tbody", "body", "article", "main"))
-_COMMENTS = re.compile(
-    r"(?:^|(?<!deprecation)[\s_-])(?:comments?|kommentare?|commentaires?|comentarios?)(?:$|[\s_-]|list|area|s?section|(?-i:[A-Z]))|"
-    r"^comol|disqus|^dsq|respond",
-    re.IGNORECASE,
-)
-_BOILERPLATE_WORDS = (
-    "share|sharing|social|related|newsletter|promo|sidebar|widget|breadcrumb|tag|author|byline|caption|footer|banner|"
-    "advert|ad|meta|signup|subscribe|recommend|teaser|cookie|popup|modal|nav|rating|more"
-)
-_WORD = r"(?:^|[\W_]|(?-i:(?<=[a-z])(?=[A-Z])))(?:%s)s?(?:$|[\W_\d]|(?-i:(?<=[a-z])(?=[A-Z])))"
-_BOILERPLATE = re.compile(_WORD % _BOILERPLATE_WORDS, re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002]\W{0,2}$")
-_BESIDE = re.compile(_WORD % _BOILERPLATE_WORDS.replace("teaser|", ""), re.IGNORECASE)
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
 
@@ -93,31 +85,30 @@ def extract(html: str, url: str = "", method: Method = "auto", keep_links: bool 
     root = _parsed(html)
     try:
         known = declared(root, url)
-        found, way, part = _ways(html, root, method, known.title)
+        found, way, part, opening = _ways(html, root, method, known.title)
     except InputError:
         raise
     except Exception as error:  # a parser's own failure on a hostile page must not end the build
         raise InputError(f"the page could not be read: {type(error).__name__}: {error}") from error
-    text = _without_title(_tidied(found), known.title)
+    text = _with_lead(_without_title(_tidied(found), known.title), opening)
     if not text:
         raise InputError("no main text found in the page")
     return Extracted(text, known, way, links(part, known.url or url) if keep_links else ())
 
 
-def _ways(html: str, root: Any, method: Method, title: str) -> tuple[str, str, Any]:
-    """``(text, way, the element that holds it)``."""
+def _ways(html: str, root: Any, method: Method, title: str) -> tuple[str, str, Any, list[str]]:
+    """``(text, way, the element that holds it, the paragraphs after the heading)``."""
     if method == "trafilatura":
-        return _by_trafilatura(copy.deepcopy(root), fast=False), method, root
-    if method == "resiliparse" or root.xpath("count(//*)") > MAX_ELEMENTS:
-        return _by_resiliparse(html), "resiliparse", root
+        return _by_trafilatura(copy.deepcopy(root), fast=False), method, root, []
+    if method == "resiliparse" or (html.count("<") > MAX_ELEMENTS and root.xpath("count(//*)") > MAX_ELEMENTS):
+        return _by_resiliparse(html), "resiliparse", root, []
     from lxml import etree
 
     etree.strip_elements(root, *_NO_TEXT, with_tail=False)
     etree.strip_tags(root, *_INLINE)
-    _cut_comments(root)
+    cut_comments(root)
     opening = _after_heading(root, title)
-    text, way, part = _auto(html, root)
-    return _with_lead(text, opening), way, part
+    return *_auto(html, root), opening
 
 
 def _auto(html: str, root: Any) -> tuple[str, str, Any]:
@@ -134,7 +125,7 @@ def _auto(html: str, root: Any) -> tuple[str, str, Any]:
     text = _by_trafilatura(whole, fast=True)
     if total >= _MIN_PARAGRAPHS:
         return text, "whole", whole
-    weights, total = _weights(_leaves(root))
+    weights, total = _weights(leaves(root))
     if total < _MIN_PARAGRAPHS or len(text) >= _COVERED * total:
         return text, "whole", whole
     part = _narrowed(root, weights, total)  # documentation and the like: paragraphs are divisions, items or code
@@ -211,28 +202,15 @@ def _alone(part: Any) -> Any:
     return page
 
 
-def _length(element: Any) -> int:
-    return len(" ".join(element.itertext()))
-
-
-def _leaves(root: Any) -> Iterator[Any]:
-    """Blocks without blocks within that are text more than links."""
-    for block in root.iter(*_LEAVES):
-        if not any(child.tag in _LEAVES for child in block.iterdescendants()):
-            linked = sum(_length(anchor) for anchor in block.iter("a"))
-            if 2 * linked < _length(block):
-                yield block
-
-
 def _weights(paragraphs: Iterable[Any]) -> tuple[dict[Any, int], int]:
     """Characters of paragraphs below each element, and their sum."""
     weights: dict[Any, int] = defaultdict(int)
     total = 0
     for paragraph in paragraphs:
-        if (length := _length(paragraph)) >= _PARAGRAPH_CHARS:
-            total += length
+        if (chars := length(paragraph)) >= PARAGRAPH_CHARS:
+            total += chars
             for ancestor in paragraph.iterancestors():
-                weights[ancestor] += length
+                weights[ancestor] += chars
     return weights, total
 
 
@@ -255,11 +233,10 @@ def _after_heading(root: Any, title: str) -> list[str]:
             begun = " ".join("".join(block.itertext()).split()) == title
             found = []
             continue
-        if not begun:
+        if not begun or any(True for _ in block.iterdescendants(*LEAVES)):
             continue
         text = " ".join("".join(block.itertext()).split())
-        holds_blocks = any(True for _ in block.iterdescendants(*_LEAVES))
-        if len(text) < _PARAGRAPH_CHARS or not _SENTENCE_END.search(text) or holds_blocks or _beside(block):
+        if len(text) < PARAGRAPH_CHARS or not _SENTENCE_END.search(text) or beside(block):
             continue
         found.append(text)
         if len(found) == _MAX_LEAD:
@@ -267,95 +244,22 @@ def _after_heading(root: Any, title: str) -> list[str]:
     return found
 
 
-def _beside(block: Any) -> bool:
-    """Whether a block stands beside the text: a caption, a line of authors, a list of links."""
-    if 2 * sum(_length(anchor) for anchor in block.iter("a")) > _length(block):
-        return True
-    for element, _ in zip((block, *block.iterancestors()), range(3), strict=False):
-        if element.tag in ("figure", "figcaption", "table", "ul", "ol") or _named(element, _BESIDE):
-            return True
-    return False
-
-
 def _with_lead(text: str, opening: Sequence[str]) -> str:
     """The text, after the paragraphs between heading and text that it does not have: its lead."""
     plain = " ".join(text.split())
     for n, paragraph in enumerate(opening):
-        if paragraph[:_PARAGRAPH_CHARS] in plain:
+        if paragraph[:PARAGRAPH_CHARS] in plain:
             return "\n\n".join([*opening[:n], text])
     return text
 
 
-def _cut_comments(root: Any) -> None:
-    for element in _xpath("//*[self::div or self::section or self::ol or self::ul or self::details][@id or @class]")(
-        root
-    ):
-        if _named(element, _COMMENTS):
-            _cut(element)
-
-
-@functools.cache
-def _xpath(expression: str) -> Any:
-    from lxml import etree
-
-    return etree.XPath(expression)
-
-
-def _named(element: Any, pattern: re.Pattern[str]) -> bool:
-    """Whether its id or class says so; an id made of the words of a heading is the name of a section."""
-    id_, class_ = element.get("id"), element.get("class")
-    if class_ and _says(pattern, class_):
-        return True
-    return bool(id_) and _says(pattern, id_) and not _heads(element, id_)
-
-
-@functools.lru_cache(10_000)
-def _says(pattern: re.Pattern[str], name: str) -> bool:
-    return pattern.search(name) is not None
-
-
-def _heads(element: Any, id_: str) -> bool:
-    heading = next((child for child in element if child.tag in _HEADINGS), None)
-    if heading is None:
-        return False
-    return {word for word in _words(id_) if len(word) > 2} <= {*_words("".join(heading.itertext()))}
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold())
-
-
-def _cut(element: Any) -> None:
-    """Empties an element; its tail stays."""
-    tail = element.tail
-    element.clear()
-    element.tag, element.tail = "span", tail
-
-
-def _prose(element: Any) -> int:
-    """Characters of the paragraphs and the like within that are text more than links."""
-    return sum(length for block in _leaves(element) if (length := _length(block)) >= _PARAGRAPH_CHARS)
-
-
 def _is_clean(part: Any) -> bool:
-    """Whether a part is text nearly all through, after boilerplate and lists of links are cut from it."""
-    before = _length(part) or 1
-    lost = 0
-    for element in _xpath("descendant::*[@id or @class]")(part):
-        if element.tag not in _KEPT_TAGS and _named(element, _BOILERPLATE):
-            length = _length(element)
-            if length < 0.2 * before and _prose(element) < _MIN_PROSE:
-                lost += length
-                _cut(element)
-    for element in _xpath("descendant::*[self::ul or self::ol or self::div or self::p][descendant::a]")(part):
-        length, linked = _length(element), sum(_length(anchor) for anchor in element.iter("a"))
-        if linked > 0.8 * length and not (element.tag == "p" and length > 200):
-            lost += length
-            _cut(element)
-    after = _length(part) or 1
-    linked = sum(_length(anchor) for anchor in part.iter("a"))
-    in_blocks = sum(_length(block) for block in part.iter(*_BLOCKS))
-    return lost < _MAX_CUT * before and linked < _MAX_LINKS * after and in_blocks > _MIN_BLOCKS * after
+    """Whether a part is text nearly all through; boilerplate is cut from it in any case."""
+    before = length(part) or 1
+    lost = cut_boilerplate(part)
+    after = length(part) or 1
+    in_blocks = sum(length(block) for block in part.iter(*_BLOCKS))
+    return lost < _MAX_CUT * before and linked(part) < _MAX_LINKS * after and in_blocks > _MIN_BLOCKS * after
 
 
 def _tidied(text: str) -> str:

@@ -41,6 +41,48 @@ def test_paragraphs_that_are_divisions_are_not_lost() -> None:
     assert all(f"Step {n}: " in found.text for n in range(12)) and "Imprint" not in found.text
 
 
+LEAD = "A lead says in one sentence what the article tells of mills."
+
+
+@pytest.mark.parametrize("holder", ["<div class='teaser'><p>%s</p></div>", "<header><h2>%s</h2></header>", "<p>%s</p>"])
+def test_the_lead_between_heading_and_text_is_kept_once(holder: str) -> None:
+    page = FRAME.replace("<h1>Mills</h1>", f"</div><h1>Mills</h1>{holder % LEAD}<div>")
+    assert extract(page % PARAGRAPHS).text.startswith(f"{LEAD}\n\nParagraph 0")
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        f"<figure><p>{LEAD}</p></figure>",
+        f"<p><a href='/x'>{LEAD}</a></p>",
+        f"<p class='byline'>{LEAD}</p>",
+        f"<p>{LEAD[:-1]}</p>",  # no sentence
+        f"<p>{LEAD}</p>" * 5,  # no lead is so long
+    ],
+)
+def test_what_else_stands_there_is_no_lead(between: str) -> None:
+    page = FRAME.replace("<h1>Mills</h1>", f"</div><h1>Mills</h1>{between}<div>")
+    assert extract(page % (PARAGRAPHS * 2)).text.startswith("Paragraph 0")
+
+
+@pytest.mark.parametrize(
+    ("inner", "kept"),
+    [
+        ("<div id='s-more-on-mills'><h2>More on mills</h2><p>Sails.</p></div>", True),  # named by its heading
+        ("<div id='more'><h2>Bakers</h2><p>Sails.</p></div>", False),
+        ("<div class='operating'>Sails.</div>", True),  # "rating" is no word of it
+        ("<div class='customerRating'>Sails.</div>", False),
+        (f"<div class='sidebar'><p>Sails. {SENTENCE * 5}</p></div>", True),  # prose
+        ("<div class='box sidebar'><p>Sails.</p></div>", False),
+        ("<div class='deprecation-comment'>Sails.</div>", True),
+        ("<section id='kommentare'><p>Sails.</p></section>", False),
+    ],
+)
+def test_boilerplate_is_told_by_the_words_of_its_name_unless_it_holds_prose(inner: str, kept: bool) -> None:
+    found = extract(FRAME % (PARAGRAPHS * 3 + inner + PARAGRAPHS))
+    assert ("Sails." in found.text) is kept and found.text.count("Paragraph 5") == 4
+
+
 def test_headings_lists_tables_and_code_keep_their_shape() -> None:
     inner = (
         PARAGRAPHS + "<h2>Kinds <em>of</em> mill</h2><ul><li>Wind</li><li>Water</li></ul>"
