@@ -32,6 +32,7 @@ from sleuth.corpora.shards import (
     after_death,
     documents_of,
     drops_of,
+    kept,
     plan,
     read_documents,
     run,
@@ -82,13 +83,10 @@ def make(
     out or the disk is full; run again, it goes on.
     """
     tell = progress or (lambda stage, done, total: None)
-    try:
+    with kept(work):
         _open(work)
         with locked(work / "LOCK"):
             return _made(recipe, work, workers, engine, tell)
-    except OSError as error:
-        where = error.filename or work
-        raise StoreError(f"{where}: {error.strerror or error}; what was done is kept, run it again to go on") from error
 
 
 def _made(recipe: Recipe, work: Path, workers: int, engine: Engine, tell: Progress) -> Corpus:
@@ -116,8 +114,9 @@ def _open(work: Path) -> None:
 
 def plan_shards(recipe: Recipe, work: Path) -> list[ShardJob]:
     """The shards of a recipe in order, for those that run them elsewhere, as an array of jobs does."""
-    _open(work)
-    return _shards(recipe, work)[0]
+    with kept(work):
+        _open(work)
+        return _shards(recipe, work)[0]
 
 
 def run_here(job: ShardJob) -> None:

@@ -145,14 +145,25 @@ def state_of(job: ShardJob) -> ShardState:
 
 
 def run(job: ShardJob) -> ShardState:
-    """Run a shard from where it stopped to its end; the parts lie in its folder."""
+    """Run a shard from where it stopped to its end; the parts lie in its folder. Raises `StoreError` for a full disk."""
     state = state_of(job)
     if state.done:
         return state
     folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _limited(folder, job.limits) as guard:
-        return _Run(job, folder, guard, state).run()
+    with kept(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _limited(folder, job.limits) as guard:
+            return _Run(job, folder, guard, state).run()
+
+
+@contextlib.contextmanager
+def kept(work: Path) -> Iterator[None]:
+    """An error of the disk that holds ``work`` becomes a `StoreError` which says that nothing done is lost."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or work
+        raise StoreError(f"{where}: {error.strerror or error}; what was done is kept, run it again to go on") from error
 
 
 def after_death(job: ShardJob, how: str) -> ShardJob:
