@@ -84,6 +84,8 @@ def _repeated(corpus: Corpus, documents: int, share: float, min_documents: int) 
             "WHERE n >= ? * total ORDER BY line", [documents, min_documents, share],
         ).fetchnumpy()  # fmt: skip
         return np.asarray(rows["line"], np.uint64)
+    except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
+        raise OSError(str(error).splitlines()[0]) from error  # a full disk, as other writers report it
     finally:
         connection.close()
 

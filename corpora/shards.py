@@ -145,7 +145,7 @@ def state_of(job: ShardJob) -> ShardState:
 
 
 def run(job: ShardJob) -> ShardState:
-    """Run a shard from where it stopped to its end; the parts lie in its folder. Raises `StoreError` for a full disk."""
+    """Run a shard from where it stopped to its end; the parts lie in its folder. A full disk raises `StoreError`."""
     state = state_of(job)
     if state.done:
         return state
