@@ -1,4 +1,4 @@
-"""A sample of bench/kills.py: a deletion killed, out of space and unplugged at every fourth call that changes the disk."""
+"""A sample of bench/kills.py: a deletion killed, out of space and unplugged at every fourth call to the disk."""
 
 from __future__ import annotations
 
