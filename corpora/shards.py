@@ -63,6 +63,9 @@ class ShardJob:
     skip: tuple[tuple[int, int, bool, str], ...] = ()
     """Items that ended a worker: number of the file, of the item in it, whether it could not even be read (then the
     rest of the file is left out), and the reason."""
+    doubted: tuple[tuple[int, int], ...] = ()
+    """Items at whose reading a worker ended once, by file and number: they are tried again, for all that follows in the
+    file depends on them, and a machine that stood still for a moment looks like a slow item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,8 @@ def after_death(job: ShardJob, how: str) -> ShardJob:
         raise StoreError(f"{job.folder}: {how} before it met any document: {error}") from error
     entry = (file, item, phase == "read", f"{how} over this document (limits: {job.limits.seconds} s of CPU, "
              f"{job.limits.memory_bytes:,} bytes)")  # fmt: skip
+    if phase == "read" and (file, item) not in job.doubted:
+        return replace(job, doubted=(*job.doubted, (file, item)))
     if any(known[:3] == entry[:3] for known in job.skip):
         raise StoreError(f"{job.folder}: {how} at {name!r} even though that is left out")
     return replace(job, skip=(*job.skip, entry))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_a_worker_that_ends_before_any_document_is_an_error(tmp_path: Path) -> N
     (job,) = planned(pages(tmp_path / "in"), tmp_path / "work", per_shard=99)
     with pytest.raises(StoreError, match="before it met any document"):
         shards.after_death(job, "it ended")
+
+
+def test_an_item_that_could_not_be_read_is_tried_again_before_the_rest_of_its_file_is_left(tmp_path: Path) -> None:
+    (job,) = planned(pages(tmp_path / "in"), tmp_path / "work", per_shard=99)
+    at = Path(job.folder) / "AT"
+    at.parent.mkdir(parents=True)
+    at.write_text(json.dumps([0, 0, "read", "00.txt: item 0"]))
+    again = shards.after_death(job, "it took too long")
+    run(again)  # this time it goes well: it was the machine that stood still
+    assert again.skip == () and not any("from item" in d.id for d in drops_of(again))
+    shutil.rmtree(job.folder)
+    at.parent.mkdir()
+    at.write_text(json.dumps([0, 0, "read", "00.txt: item 0"]))
+    left = shards.after_death(again, "it took too long")
+    assert [known[:3] for known in left.skip] == [(0, 0, True)]
+    run(left)
+    assert [d.reason[:16] for d in drops_of(left) if "from item 0 on" in d.id] == ["it took too long"]
 
 
 def test_changed_files_and_options_make_other_shards(tmp_path: Path) -> None:
