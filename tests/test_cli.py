@@ -214,7 +214,11 @@ def test_ctrl_c_keeps_the_episode_so_far(
     from sleuth import view
 
     monkeypatch.setattr(view.Live, "step", lambda self, step: signal.raise_signal(signal.SIGINT))
-    said = run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
+    try:
+        said = run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert said.code == 130 and "--resume goes on" in said.err
     episode = json.loads((tmp_path / "e.jsonl").read_text())
     assert episode["stop"] == "cancelled" and [step["role"] for step in episode["steps"]] == ["planner"]
