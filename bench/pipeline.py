@@ -142,7 +142,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pages").mkdir()
-        pages = sorted(options.folder.rglob("*.html"))[: options.pages]
+        found = sorted(options.folder.rglob("*.html"))
+        pages = found[:: max(1, len(found) // options.pages)][: options.pages]  # of all its parts
         for n, page in enumerate(pages):
             shutil.copyfile(page, folder / "pages" / f"{n:05d}.html")
         recipe = folder / "recipe.toml"

@@ -3,7 +3,8 @@
 `run` is a function of paths and options alone. It writes parts of documents (Parquet) with their drops, and a state
 that names the next item, so that a shard which was stopped anywhere goes on after its last part and ends with the same
 bytes. Before each item the worker notes which one it is, and the system ends a worker that takes more than its time
-over one; `after_death` then puts that item among those that are skipped, with the reason, and the shard goes on.
+over one; `after_death` lets it be tried once more, then puts it among those that are skipped, with the reason, and the
+shard goes on.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class ShardJob:
     """Items that ended a worker: number of the file, of the item in it, whether it could not even be read (then the
     rest of the file is left out), and the reason."""
     doubted: tuple[tuple[int, int], ...] = ()
-    """Items at whose reading a worker ended once, by file and number: they are tried again, for all that follows in the
-    file depends on them, and a machine that stood still for a moment looks like a slow item."""
+    """Items over which a worker ended once, by file and number: they are tried once more, for a machine that stood
+    still for a moment, or had no memory left, looks like a hostile item, and no build may depend on that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +171,15 @@ def kept(work: Path) -> Iterator[None]:
 
 
 def after_death(job: ShardJob, how: str) -> ShardJob:
-    """The shard without the item that ended its worker; raises `StoreError` where that was none of its items."""
+    """The shard, to go on from its last part: with the item that ended its worker doubted, or without it where it was
+    that already; raises `StoreError` where it was none of its items."""
     try:
         file, item, phase, name = json.loads((Path(job.folder) / "AT").read_bytes())
     except (OSError, ValueError) as error:
         raise StoreError(f"{job.folder}: {how} before it met any document: {error}") from error
     entry = (file, item, phase == "read", f"{how} over this document (limits: {job.limits.seconds} s of CPU, "
              f"{job.limits.memory_bytes:,} bytes)")  # fmt: skip
-    if phase == "read" and (file, item) not in job.doubted:
+    if (file, item) not in job.doubted:
         return replace(job, doubted=(*job.doubted, (file, item)))
     if any(known[:3] == entry[:3] for known in job.skip):
         raise StoreError(f"{job.folder}: {how} at {name!r} even though that is left out")

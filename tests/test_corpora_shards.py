@@ -135,21 +135,26 @@ def test_a_worker_that_ends_before_any_document_is_an_error(tmp_path: Path) -> N
         shards.after_death(job, "it ended")
 
 
-def test_an_item_that_could_not_be_read_is_tried_again_before_the_rest_of_its_file_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("phase", "left_out"), [("read", "01.txt: from item 0 on"), ("parse", "in/01.txt")])
+def test_an_item_that_ends_its_worker_is_tried_once_more(tmp_path: Path, phase: str, left_out: str) -> None:
     (job,) = planned(pages(tmp_path / "in"), tmp_path / "work", per_shard=99)
     at = Path(job.folder) / "AT"
     at.parent.mkdir(parents=True)
-    at.write_text(json.dumps([0, 0, "read", "00.txt: item 0"]))
+    at.write_text(json.dumps([1, 0, phase, "01.txt: item 0"]))
     again = shards.after_death(job, "it took too long")
     run(again)  # this time it goes well: it was the machine that stood still
-    assert again.skip == () and not any("from item" in d.id for d in drops_of(again))
+    whole = [d.id for d in documents_of(again)]
+    dropped = {(d.id, d.reason) for d in drops_of(again)}
+    assert again.skip == () and "in/01.txt" in whole
     shutil.rmtree(job.folder)
     at.parent.mkdir()
-    at.write_text(json.dumps([0, 0, "read", "00.txt: item 0"]))
+    at.write_text(json.dumps([1, 0, phase, "01.txt: item 0"]))
     left = shards.after_death(again, "it took too long")
-    assert [known[:3] for known in left.skip] == [(0, 0, True)]
+    assert [known[:3] for known in left.skip] == [(1, 0, phase == "read")]
     run(left)
-    assert [d.reason[:16] for d in drops_of(left) if "from item 0 on" in d.id] == ["it took too long"]
+    ((id_, reason),) = {(d.id, d.reason) for d in drops_of(left)} - dropped
+    assert id_.endswith(left_out) and reason.startswith("it took too long")
+    assert [d.id for d in documents_of(left)] == [id_ for id_ in whole if id_ != "in/01.txt"]
 
 
 def test_changed_files_and_options_make_other_shards(tmp_path: Path) -> None:
