@@ -40,6 +40,7 @@ Progress = Callable[[str, int, int | None], None]
 (documents in the store); total is None where it is not known."""
 BLOCK = 256
 """Documents looked up at a time among those that are stored."""
+MAX_TITLE_WEIGHT = 20
 Place = tuple[Keys, int]
 """Where a stored document stands: its segment, and its row there."""
 _PASSAGE_ID = re.compile(r"#\d+\Z")
@@ -55,6 +56,9 @@ class BuildSpec:
     """Budget of a passage, fit to the 256 tokens that MiniLM reads."""
     language: str = "english"
     """Snowball stemmer for lexical search, or ``none``."""
+    title_weight: int = 3
+    """What a word of the title counts for in lexical search, beside 1 for one of the text (BM25F, `job.lexical_text`);
+    0 leaves titles out."""
     segment_documents: int = 2_000
     """Documents committed at a time: what an interrupted build can lose is less than this."""
 
@@ -147,6 +151,10 @@ class _Build:
         Analyzer(self.spec.language)  # an unknown language is refused before anything is written
         if self.spec.max_words < 1 or self.spec.segment_documents < 1:
             raise InputError(f"build spec: expected max_words and segment_documents of at least 1, found {self.spec}")
+        if not 0 <= self.spec.title_weight <= MAX_TITLE_WEIGHT:
+            raise InputError(
+                f"build spec: expected a title_weight of 0 to {MAX_TITLE_WEIGHT}, found {self.spec.title_weight}"
+            )
         fresh = self._manifest(model)
         try:
             if not (self.out / "CURRENT").is_file():
@@ -182,14 +190,17 @@ class _Build:
 
     def _manifest(self, model: Embedder) -> Manifest:
         """Version 0 of a store of this spec."""
-        found = Manifest(0, model.name, model.revision, model.dims, self.spec.max_words, self.spec.language)
+        spec = self.spec
+        found = Manifest(
+            0, model.name, model.revision, model.dims, spec.max_words, spec.language, title_weight=spec.title_weight
+        )
         return replace(found, pipeline=hashlib.sha256(found.encode()).hexdigest()[:16])
 
     def _resumed(self, fresh: Manifest) -> Manifest:
         """The committed manifest of a store of the same spec, the keys of its documents opened."""
         current, _ = layout.read_manifest(self.out)
         if current.pipeline != fresh.pipeline:
-            names = ("embedder", "revision", "dims", "max_words", "language")
+            names = ("embedder", "revision", "dims", "max_words", "language", "title_weight")
             theirs, ours = ({name: getattr(m, name) for name in names} for m in (current, fresh))
             raise StoreError(f"{self.out}: built with {theirs}, but this build has {ours}; use another folder")
         for entry in current.segments:
@@ -278,6 +289,7 @@ class _Build:
                 folder = self.out / "work" / "segment"
                 folder.mkdir()
                 made = job.write(folder, batch.documents, batch.digests, self.spec.max_words, model, analyzer,
+                                 self.spec.title_weight,
                                  lambda done, total: self.progress("embed", done, total))  # fmt: skip
                 yield batch, folder, made
             return
@@ -306,7 +318,8 @@ class _Build:
             write_documents(path, batch.documents)
             waiting[number] = batch
             yield SegmentJob(number, str(path), str(work / f"segment-{number:06d}"), self.spec.embedder,
-                             model.revision, self.spec.max_words, self.spec.language, self.device)  # fmt: skip
+                             model.revision, self.spec.max_words, self.spec.language, self.spec.title_weight,
+                             self.device)  # fmt: skip
 
     def _commit(self, batch: _Batch, folder: Path, made: Made, manifest: Manifest) -> Manifest:
         """The manifest with one more segment, published."""

@@ -40,7 +40,7 @@ def add(
     With ``update`` a document whose id is stored with another text takes its place. Raises as `build` does.
     """
     found, _ = layout.read_manifest(Path(store))
-    spec = BuildSpec(found.embedder, found.max_words, found.language)
+    spec = BuildSpec(found.embedder, found.max_words, found.language, found.title_weight)
     return build(inputs, store, spec, progress, device, update)
 
 

@@ -39,6 +39,7 @@ class SegmentJob:
     """The worker's model must have it, or the store would hold vectors of two."""
     max_words: int
     language: str
+    title_weight: int
     device: str
 
 
@@ -65,7 +66,7 @@ def run(job: SegmentJob) -> Made:
     digests = [digest(document) for document in documents]
     folder = Path(job.folder)
     folder.mkdir()
-    return write(folder, documents, digests, job.max_words, model, Analyzer(job.language))
+    return write(folder, documents, digests, job.max_words, model, Analyzer(job.language), job.title_weight)
 
 
 @functools.lru_cache(maxsize=1)
@@ -75,7 +76,7 @@ def _model(spec: str, device: str) -> Embedder:
 
 def write(
     folder: Path, documents: Sequence[Document], digests: Sequence[bytes], max_words: int, model: Embedder,
-    analyzer: Analyzer, progress: Callable[[int, int], None] | None = None,
+    analyzer: Analyzer, title_weight: int, progress: Callable[[int, int], None] | None = None,
 ) -> Made:  # fmt: skip
     """Cut, embed and index ``documents`` into the empty ``folder``; ``progress(passages embedded, of all)``."""
     seconds: dict[str, float] = {}
@@ -94,7 +95,8 @@ def write(
         vectors = model.encode(texts, progress=tell)
         checked(vectors, [passage.id for passages_ in cut for passage in passages_], model)
     with timed("bm25"):
-        postings = Postings.of(texts, analyzer)
+        weighed = [lexical_text(passage, title_weight) for passages_ in cut for passage in passages_]
+        postings = Postings.of(weighed, analyzer)
     with timed("write"):
         segment.save(folder, documents, digests, cut, vectors, postings)
         sums = layout.write_sums(folder)
@@ -106,5 +108,14 @@ def _told(progress: Callable[[int, int], None], total: int, done: int) -> None:
 
 
 def indexed_text(passage: Passage) -> str:
-    """What both indexes see of a passage: title and text."""
-    return f"{passage.title}\n{passage.text}" if passage.title else passage.text
+    """What the embedder sees of a passage: title and text."""
+    return lexical_text(passage, 1)
+
+
+def lexical_text(passage: Passage, title_weight: int) -> str:
+    """What lexical search sees: the title as often as it weighs, then the text.
+
+    That is BM25F with whole weights and one length normalisation: Robertson et al. 2004, "Simple BM25 extension to
+    multiple weighted fields", section 4, adds up weighted term frequencies before they saturate.
+    """
+    return "\n".join([*[passage.title] * (title_weight if passage.title else 0), passage.text])

@@ -67,9 +67,12 @@ class Manifest:
     format: int = FORMAT
     pipeline: str = field(default="")
     """Hash over all that decides what a document becomes; equal pipelines can share a store."""
+    title_weight: int = 1
+    """Written only where it is not 1, so that stores from before it are what they were."""
 
     def encode(self) -> bytes:
-        return (json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        values = {name: value for name, value in asdict(self).items() if (name, value) != ("title_weight", 1)}
+        return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     @property
     def documents(self) -> int:

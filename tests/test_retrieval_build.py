@@ -17,7 +17,7 @@ import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
-from sleuth.retrieval import layout
+from sleuth.retrieval import grow, layout
 from sleuth.retrieval.build import BuildReport, BuildSpec, build
 from sleuth.retrieval.store import Datastore
 from tests.retrieval_stores import corpus, files, use_hash_embedder
@@ -171,6 +171,28 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
     with pytest.raises(InputError, match="one path"):
         build(str(tmp_path), tmp_path / "s", SPEC)
     assert files(tmp_path) == []
+
+
+def test_words_of_titles_weigh_as_the_store_says(tmp_path: Path) -> None:
+    named = Document("named", "A harbour town in the north with a market.", title="Glacier Bay")
+    said = Document("said", "The glacier, a glacier seen from the bay.", title="Notes")
+    ranks = {}
+    for weight in (0, 1, 4):
+        store = tmp_path / f"s{weight}"
+        build([named, said], store, BuildSpec("hash", title_weight=weight))
+        opened = Datastore.open(store)
+        ranks[weight] = [hit.passage.doc_id for hit in opened.search(["glacier bay"], 2, mode="bm25")[0]]
+        assert opened.manifest.title_weight == weight
+        assert (b"title_weight" in (store / "manifests" / "000001.json").read_bytes()) == (weight != 1)
+        assert opened.fetch(["named"])[0].text == named.text  # the title is weighed, not stored again
+    assert ranks == {0: ["said"], 1: ["said", "named"], 4: ["named", "said"]}
+    grow.add(tmp_path / "s4", [Document("later", "Ships and nets.", title="Glacier Bay")])
+    found = Datastore.open(tmp_path / "s4").search(["glacier bay"], 3, mode="bm25")[0]
+    assert [hit.passage.doc_id for hit in found] == ["later", "named", "said"]
+    with pytest.raises(StoreError, match=r"'title_weight': 4.*'title_weight': 3"):
+        build([named], tmp_path / "s4", BuildSpec("hash"))
+    with pytest.raises(InputError, match="title_weight of 0 to 20, found -1"):
+        build([named], tmp_path / "s", BuildSpec("hash", title_weight=-1))
 
 
 def test_a_second_builder_is_refused(tmp_path: Path) -> None:

@@ -69,13 +69,14 @@ def build_store(
     embedder: str = "minilm",
     max_words: int = 200,
     language: str = "english",
+    title_weight: int = 3,
     workers: int = 0,
 ) -> BuildReport:
     """`build` with its progress shown."""
     from sleuth.retrieval.build import BuildSpec, build
 
     with progress() as tell:
-        return build(paths, store, BuildSpec(embedder, max_words, language), tell, workers=workers)
+        return build(paths, store, BuildSpec(embedder, max_words, language, title_weight), tell, workers=workers)
 
 
 def build(
@@ -84,6 +85,7 @@ def build(
     embedder: Annotated[str, typer.Option(help="minilm, static (fast), or a sentence-transformers id.")] = "minilm",
     max_words: Annotated[int, typer.Option(min=1, help="Most words of a passage.")] = 200,
     language: Annotated[str, typer.Option(help="Stemmer of lexical search, or none.")] = "english",
+    title_weight: Annotated[int, typer.Option(min=0, help="What a word of a title counts for in lexical search.")] = 3,
     memory: Annotated[str | None, typer.Option(help="Index the vectors within this, such as 8GB.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes beside one another; 0 decides.")] = 0,
     engine: Annotated[str, typer.Option(help="Where a recipe's workers run: local or ray.")] = "local",
@@ -105,7 +107,10 @@ def build(
 
         report = build_recipe(paths[0], store, workers, engine, as_json)  # type: ignore[arg-type]  # checked there
     else:
-        report = build_store(paths, store, embedder=embedder, max_words=max_words, language=language, workers=workers)
+        report = build_store(
+            paths, store, embedder=embedder, max_words=max_words, language=language, title_weight=title_weight,
+            workers=workers,
+        )  # fmt: skip
         if as_json:
             emit(asdict(report))
         else:
