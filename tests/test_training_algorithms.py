@@ -11,6 +11,7 @@ from sleuth.corpora.errors import ConfigError
 from sleuth.training.algorithms import ALGORITHMS, LENGTH, algorithm
 from sleuth.training.credit import advantages, deviation, disagreement, equal, returns
 from sleuth.training.rewards import Graded
+from sleuth.training.update import UpdateSpec
 
 
 def graded(reward: float | None, roles: tuple[str, ...] = ("", "answerer"), steps: Any = None, **more: Any) -> Graded:
@@ -184,6 +185,15 @@ def test_preference_prefers() -> None:
 def test_unusable_algorithms_are_named(name: str, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         algorithm(name, **changes)
+
+
+def test_the_learning_rate_rises_and_falls_as_said() -> None:
+    kept = UpdateSpec(learning_rate=1.0, warmup=4)
+    assert [kept.rate(step) for step in (1, 2, 4, 500)] == [0.25, 0.5, 1.0, 1.0]
+    falling = UpdateSpec(learning_rate=1.0, warmup=4, decay=10)
+    assert [round(falling.rate(step), 6) for step in (2, 4, 9, 14, 500)] == [0.5, 1.0, 0.55, 0.1, 0.1]
+    with pytest.raises(ConfigError, match="decay must be at least 0; found 5, -1"):
+        UpdateSpec(decay=-1)
 
 
 def test_unlikely_tokens_of_true_trajectories_count_most() -> None:

@@ -24,7 +24,9 @@ from sleuth.training.sft import TrainingError
 class UpdateSpec:
     learning_rate: float = 2e-4
     warmup: int = 5
-    """Steps to reach it; it then stays."""
+    """Steps to reach it."""
+    decay: int = 0
+    """Steps over which it then falls along half a cosine to a tenth, and stays there; 0: it never falls."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     weight_decay: float = 0.0
@@ -38,6 +40,16 @@ class UpdateSpec:
         if self.learning_rate <= 0 or self.clip <= 0 or self.max_tokens < 1:
             found = f"{self.learning_rate}, {self.clip}, {self.max_tokens}"
             raise ConfigError(f"update: learning_rate, clip and max_tokens must be over 0; found {found}")
+        if self.warmup < 0 or self.decay < 0:
+            raise ConfigError(f"update: warmup and decay must be at least 0; found {self.warmup}, {self.decay}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 1."""
+        rate = self.learning_rate * min(1.0, step / max(1, self.warmup))
+        if not self.decay:
+            return rate
+        phase = min(1.0, max(0, step - self.warmup) / self.decay)
+        return rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * phase)))
 
 
 class Learner:
@@ -114,7 +126,7 @@ class Learner:
         return {"loss": told, "right": right, "norm": self._move(told), "lr": rate, "drawn": batch.count}
 
     def _rate(self, step: int) -> float:
-        rate = self.spec.learning_rate * min(1.0, step / max(1, self.spec.warmup))
+        rate = self.spec.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
