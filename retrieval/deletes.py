@@ -14,7 +14,7 @@ import numpy as np
 
 from sleuth.corpora.errors import StoreError
 from sleuth.retrieval.layout import SegmentEntry, make_folder, sync_folder, write_file
-from sleuth.retrieval.segment import PASSAGES
+from sleuth.retrieval.segment import PASSAGES, numbers
 
 
 def alive(store: Path, entry: SegmentEntry) -> np.ndarray | None:
@@ -50,12 +50,12 @@ def _written(store: Path, entry: SegmentEntry, kept: np.ndarray) -> SegmentEntry
     import xxhash
 
     with pa.memory_map(str(store / "segments" / entry.id / PASSAGES)) as source:
-        of = pa.ipc.open_file(source).read_all()["document"].to_numpy()
+        of = pa.ipc.open_file(source).read_all()["document"].chunk(0)
     data = np.packbits(~kept).tobytes()
     name = xxhash.xxh3_128_hexdigest(data)
     write_file(_path(store, entry.id, name), data, sync=False)
     deleted = int(np.count_nonzero(~kept))
-    return replace(entry, deletes=name, deleted=deleted, deleted_passages=int(np.count_nonzero(~kept[of])))
+    return replace(entry, deletes=name, deleted=deleted, deleted_passages=int(np.count_nonzero(~kept[numbers(of)])))
 
 
 def _path(store: Path, segment: str, checksum: str) -> Path:

@@ -69,7 +69,9 @@ class Keys:
 
         with pa.memory_map(str(folder / DOCUMENTS)) as source:
             table = pa.ipc.open_file(source).read_all()
-        columns = {name: table[name].combine_chunks() for name in ("id", "digest")}
+        if any(table[name].num_chunks != 1 for name in ("id", "digest")):
+            raise StoreError(f"{folder}: not a segment of this format: {DOCUMENTS}: expected one batch of rows")
+        columns = {name: table[name].chunk(0) for name in ("id", "digest")}  # as they lie on disk, nothing copied
         try:
             if (folder / HASHES).exists():
                 found, rows = load_array(folder / HASHES), load_array(folder / ROWS)

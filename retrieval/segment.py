@@ -149,7 +149,7 @@ class Segment:
                 tables.append(table)
             vectors = open_vectors(folder, len(tables[1]), dims)
             columns = {name: tables[0][name].chunk(0) for name in tables[0].column_names}
-            spans = {name: tables[1][name].chunk(0).to_numpy() for name in SPAN_COLUMNS}
+            spans = {name: numbers(tables[1][name].chunk(0)) for name in SPAN_COLUMNS}
             texts, ids = {name: Strings(columns[name]) for name in TEXT_COLUMNS}, Strings(tables[1]["id"].chunk(0))
             return cls(folder, tables[0], tables[1], vectors, Postings.load(folder), columns, texts, ids, spans, alive)
         except (ValueError, OSError, pa.ArrowException) as error:
@@ -194,6 +194,14 @@ class Strings:
         """From one byte to another of the text of a row."""
         at = self._ends[row]
         return str(self._data[at + start : at + end], "utf-8")
+
+
+def numbers(column: pa.Array) -> np.ndarray:
+    """A column of int64 as it lies on disk, without pandas (30 MB), which Arrow imports; ``ValueError`` for nulls."""
+    if column.null_count:
+        raise ValueError(f"expected numbers, found {column.null_count} nulls")
+    data = column.buffers()[1]
+    return np.frombuffer(data or b"", np.int64)[column.offset : column.offset + len(column)]
 
 
 def open_vectors(folder: Path, rows: int, dims: int) -> np.ndarray:
