@@ -79,6 +79,24 @@ SCHEMAS: dict[str, Callable[[list[Passage]], Any]] = {
 }
 
 
+def test_ranked_examples_show_passages_as_a_search_does(data: Path) -> None:
+    counts = {"answerer": {"nq_train": 99}}
+    qa = load(data, "nq_train")
+    rows = {row["id"]: row for row in qa.rows}
+
+    def in_order(ranked: bool) -> list[bool]:
+        found = []
+        for example in build(data, counts, 0, range(3, 10), ranked):
+            ranks = {p.text: n for n, p in enumerate(qa.search(rows[example.source.split("/")[1]]["question"], 20))}
+            places = [ranks.get(p.text, len(ranks)) for p in shown(example.messages[1].content)]
+            found.append(places == sorted(places))
+        return found
+
+    assert all(in_order(True)) and not all(in_order(False))
+    plain, ranked = (build(data, counts, 0, range(3, 10), order) for order in (False, True))
+    assert [e.completion for e in plain] == [e.completion for e in ranked]
+
+
 def test_replies_fit_the_schema_and_read_back(examples: list[Example]) -> None:
     seen = set()
     for example in examples:

@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,12 @@ Builder = Callable[[QuestionSet, Row, random.Random], Iterator[Example]]
 
 
 def build(
-    data: str | Path | None, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int]
-) -> list[Example]:
+    data: str | Path | None, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int],
+    ranked: bool = False,
+) -> list[Example]:  # fmt: skip
     """``counts[role][set]`` examples at most of each kind, of rows whose bucket is in ``tenths``, in a seeded order.
+
+    ``ranked`` as `QuestionSet` has it.
 
     Rows take turns, so a second example of a row comes only when each row has given its first.
     """
@@ -80,7 +83,7 @@ def build(
             if builder is None:
                 known = ", ".join(f"{r}.{s}" for r, s in BUILDERS)
                 raise ConfigError(f"no examples of {role!r} can be made from {name!r}; known: {known}")
-            qa = loaded[name] if name in loaded else loaded.setdefault(name, load(data, name))
+            qa = loaded[name] if name in loaded else loaded.setdefault(name, replace(load(data, name), ranked=ranked))
             rows = [row for row in qa.rows if bucket(row) in tenths]
             made += take_turns(qa, rows, role, builder, count, seed)
     random.Random(seed).shuffle(made)
@@ -407,6 +410,9 @@ def shown(
     ][: max(0, k - len(keep))]
     for passage in must:
         fill.insert(rng.randint(0, len(fill)), passage)
+    if qa.ranked:  # stable: what the search does not find stays where it fell, behind the rest
+        ranks = {p.id: rank for rank, p in enumerate(qa.search(query, 20))}
+        fill.sort(key=lambda p: ranks.get(p.id, len(ranks)))
     return fill
 
 

@@ -34,6 +34,8 @@ class Recipe:
     """``embedded``, or a folder or hub id of a causal language model."""
     seed: int = 0
     """Draws the examples and starts the training."""
+    ranked: bool = False
+    """Examples show gold passages where a search ranks them, as a run does; otherwise anywhere among the others."""
     held_out: int = 0
     """Examples of each role to compare the untrained and the trained model on at the end (`training.held_out`)."""
     sft: SftSpec = field(default_factory=SftSpec)
@@ -120,7 +122,7 @@ def _supervised(recipe: Recipe, folder: Path, data: str | None, resume: bool, pr
     from sleuth.training.examples import build
     from sleuth.training.sft import train
 
-    examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS)
+    examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS, recipe.ranked)
     _settle(folder, {**dataclasses.asdict(recipe), "num_examples": len(examples)}, resume)
     progress(f"{recipe.name}: {len(examples)} examples from {data}")
     base = model_path() if recipe.base == "embedded" else recipe.base
@@ -147,7 +149,7 @@ def compare(
     from sleuth.training.examples import build
     from sleuth.training.held_out import held_out, score
 
-    made = build(data, recipe.examples, recipe.seed, HELD_OUT_TENTHS)
+    made = build(data, recipe.examples, recipe.seed, HELD_OUT_TENTHS, recipe.ranked)
     chosen = held_out(made, recipe.held_out, recipe.seed)
     figures = {}
     for name, folder in (("untrained", None), ("trained", adapter)):
@@ -187,9 +189,9 @@ def _check(path: Path, data: Mapping[str, Any], record: type, prefix: str) -> No
     for key, value in data.items():
         known(path, prefix, key, _keys(record))
         kind = kinds[key]
-        plain = isinstance(kind, type) and kind in (int, float, str) and not isinstance(kind, types.GenericAlias)
+        plain = isinstance(kind, type) and kind in (int, float, str, bool) and not isinstance(kind, types.GenericAlias)
         allowed = (int, float) if kind is float else kind
-        if plain and (not isinstance(value, allowed) or isinstance(value, bool)):
+        if plain and (not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool)):
             raise ConfigError(f"{path}: {prefix}{key} must be {kind.__name__}; found {value!r}")
 
 

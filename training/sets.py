@@ -35,6 +35,8 @@ class QuestionSet:
     passages: Mapping[str, Passage]
     starts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Where the source's own sentences begin, by passage id; only for sets that mark gold sentences."""
+    ranked: bool = False
+    """Whether examples show gold passages where a search ranks them; otherwise anywhere among the others."""
 
     def gold(self, row: Row) -> list[Passage]:
         """The gold passages, each once, in the order of the row."""
