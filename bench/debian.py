@@ -255,7 +255,7 @@ def interrupted(work: Path, made: dict[str, Any]) -> dict[str, Any]:
     rows = spread(work / "debian.toml", work / "killed", walls, KILLS)
     if (seen := digests(work / "debian.toml", work / "killed")) != expected:
         raise AssertionError(f"expected {expected}, found {seen}")
-    by_stage = {stage: sum(row["stage"] == stage for row in rows) for stage in KILLS}
+    by_stage = {stage: sum(row["at"] == stage for row in rows) for stage in KILLS}
     return {"kills": len(rows), "by_stage": by_stage, "equal": True, "rows": rows}
 
 

@@ -96,16 +96,17 @@ def spread(recipe: Path, store: Path, seconds: dict[str, float], kills: dict[str
     """One build, killed so many times in each stage; ``seconds`` is what each stage takes undisturbed.
 
     The stage over the corpus begins anew after a kill; the others go on, so their kills come after a share of them.
+    Where a build was quicker than before and is in a later stage already, it is killed there; a row says where.
     """
-    chooser, rows = random.Random(0), []
+    chooser, rows, order = random.Random(0), [], list(kills)
     for stage, count in kills.items():
         for n in range(count):
             share = chooser.random() if stage == "corpus" else chooser.uniform(0.1, 1.0) / count
             after = share * seconds[stage]
             process = subprocess.Popen(command(recipe, store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                        cwd=ROOT, start_new_session=True)  # fmt: skip
-            while process.poll() is None and (stage_of(store) != stage or not store.with_name(f"{store.name}.work")
-                                              .exists()):  # fmt: skip
+            while process.poll() is None and (order.index(stage_of(store)) < order.index(stage)
+                                              or not store.with_name(f"{store.name}.work").exists()):  # fmt: skip
                 time.sleep(0.02)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(after)

@@ -14,7 +14,7 @@ from sleuth.corpora.files import locked
 from sleuth.corpora.pool import run_all
 from sleuth.corpora.recipe import Recipe, Source, load
 
-STORE_KEYS = ("embedder", "max_words", "language", "segment_documents")
+STORE_KEYS = ("embedder", "max_words", "language", "title_weight", "segment_documents")
 FILLER = "the harbour master wrote a long account of ships that came and went in those years"
 
 
