@@ -88,6 +88,7 @@ def load(folder: Path) -> list[GoldPage]:
     def page(path: Path) -> str:
         return decode(gzip.decompress(path.read_bytes()), html=True)[0]
 
+    folder = folder / "extraction" if (folder / "extraction").is_dir() else folder
     articles = folder / "article_extraction_benchmark"
     gold = json.loads((articles / "ground-truth.json").read_text(encoding="utf-8"))
     found = [
