@@ -40,7 +40,8 @@ Progress = Callable[[str, int, int | None], None]
 (documents in the store); total is None where it is not known."""
 BLOCK = 256
 """Documents looked up at a time among those that are stored."""
-MAX_TITLE_WEIGHT = 20
+WHOLE = {"max_words": (1, 10**9), "segment_documents": (1, 10**9), "title_weight": (0, 20)}
+"""Whole numbers of a spec, with the least and the most that each can be."""
 Place = tuple[Keys, int]
 """Where a stored document stands: its segment, and its row there."""
 _PASSAGE_ID = re.compile(r"#\d+\Z")
@@ -149,12 +150,10 @@ class _Build:
         documents = self._documents(inputs)
         model = embedder(self.spec.embedder, self.device)
         Analyzer(self.spec.language)  # an unknown language is refused before anything is written
-        if self.spec.max_words < 1 or self.spec.segment_documents < 1:
-            raise InputError(f"build spec: expected max_words and segment_documents of at least 1, found {self.spec}")
-        if not 0 <= self.spec.title_weight <= MAX_TITLE_WEIGHT:
-            raise InputError(
-                f"build spec: expected a title_weight of 0 to {MAX_TITLE_WEIGHT}, found {self.spec.title_weight}"
-            )
+        for name, (least, most) in WHOLE.items():
+            value = getattr(self.spec, name)
+            if type(value) is not int or not least <= value <= most:  # a recipe may hold anything
+                raise InputError(f"build spec: expected a {name} of {least} to {most:,}, found {value!r}")
         fresh = self._manifest(model)
         try:
             if not (self.out / "CURRENT").is_file():

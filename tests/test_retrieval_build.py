@@ -191,8 +191,11 @@ def test_words_of_titles_weigh_as_the_store_says(tmp_path: Path) -> None:
     assert [hit.passage.doc_id for hit in found] == ["later", "named", "said"]
     with pytest.raises(StoreError, match=r"'title_weight': 4.*'title_weight': 3"):
         build([named], tmp_path / "s4", BuildSpec("hash"))
-    with pytest.raises(InputError, match="title_weight of 0 to 20, found -1"):
-        build([named], tmp_path / "s", BuildSpec("hash", title_weight=-1))
+    for wrong in (-1, 21, 2.5, "3", True):
+        with pytest.raises(InputError, match=f"title_weight of 0 to 20, found {wrong!r}"):
+            build([named], tmp_path / "s", BuildSpec("hash", title_weight=wrong))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"max_words of 1 to .* found '9'"):
+        build([named], tmp_path / "s", BuildSpec("hash", max_words="9"))  # type: ignore[arg-type]
 
 
 def test_a_second_builder_is_refused(tmp_path: Path) -> None:

@@ -403,15 +403,16 @@ def shown(
     """``k`` passages as retrieved, with all of ``must`` among them and, beside those, none of ``barred``."""
     keep = {p.id for p in must}
     texts = {p.text for p in must}
+    found = qa.search(query, 4 * k)
     fill = [
         p
-        for p in qa.search(query, 4 * k)
+        for p in found
         if p.id not in keep and p.id not in (barred or ()) and p.text not in texts and len(p.text) <= MAX_PASSAGE_CHARS
     ][: max(0, k - len(keep))]
     for passage in must:
         fill.insert(rng.randint(0, len(fill)), passage)
     if qa.ranked:  # stable: what the search does not find stays where it fell, behind the rest
-        ranks = {p.id: rank for rank, p in enumerate(qa.search(query, 20))}
+        ranks = {p.id: rank for rank, p in enumerate(found)}
         fill.sort(key=lambda p: ranks.get(p.id, len(ranks)))
     return fill
 

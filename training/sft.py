@@ -177,8 +177,12 @@ def learning_rate(spec: SftSpec, step: int, num_steps: int) -> float:
     warm = max(1, round(spec.warmup * num_steps))
     if step < warm:
         return spec.learning_rate * (step + 1) / warm
-    phase = (step - warm) / max(1, num_steps - 1 - warm)
-    return spec.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, phase))))
+    return spec.learning_rate * falling((step - warm) / max(1, num_steps - 1 - warm))
+
+
+def falling(phase: float) -> float:
+    """Half a cosine from 1 to a tenth, where it stays from a ``phase`` of 1 on."""
+    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, phase)))
 
 
 def adapt(model: Any, spec: SftSpec, base: str) -> Any:

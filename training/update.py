@@ -17,7 +17,7 @@ from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
 from sleuth.training.samples import Sample
 from sleuth.training.scoring import Pack, packs, score
-from sleuth.training.sft import TrainingError
+from sleuth.training.sft import TrainingError, falling
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,7 @@ class UpdateSpec:
         rate = self.learning_rate * min(1.0, step / max(1, self.warmup))
         if not self.decay:
             return rate
-        phase = min(1.0, max(0, step - self.warmup) / self.decay)
-        return rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * phase)))
+        return rate * falling(max(0, step - self.warmup) / self.decay)
 
 
 class Learner:
