@@ -21,11 +21,15 @@ CHUNK = 2**15
 """Vectors in flight; with the training sample, all that building needs in memory."""
 ITERATIONS = 12
 SEED = 5
+NEAR = 20
+"""How near a list is, is told by how far it lies behind the list of this rank."""
+SAMPLES = 128
+"""Queries that the reaches come from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """``L`` lists of ``N`` vectors in all; each field is a file ``NAME.npy``."""
+    """``L`` lists of ``N`` vectors in all; each field but the last is a file ``NAME.npy``."""
 
     coarse: np.ndarray
     """(L, D') float32, centroids of the rotated vectors; D' is D padded (`IndexPlan.coded_dims`)."""
@@ -39,28 +43,40 @@ class Codes:
     """(N,) int64, numbers of the vectors, list after list."""
     codes: np.ndarray
     """(N, C) uint8, in the order of ``rows``."""
+    reaches: np.ndarray
+    """(L,) float32: how far behind its `NEAR`-th list a query looks to see 1, 2, .. L lists on average."""
 
     @classmethod
     def load(cls, folder: Path, plan: IndexPlan) -> Codes:
         """Memory-mapped; raises ``ValueError`` where an array is not what ``plan`` says, or the lists do not hold each
         row once."""
         n, d, lists = plan.num_vectors, plan.coded_dims, plan.num_lists
-        found = cls(*(load_array(folder / f"{field.name}.npy") for field in fields(cls)))
+        arrays = {field.name: load_array(folder / f"{field.name}.npy") for field in fields(cls)[:-1]}
         wanted = {"coarse": ("f4", (lists, d)), "book": ("f4", (book_length(plan),)), "sizes": ("i8", (lists,)),
                   "rows": ("i8", (n,)), "codes": ("u1", (n, plan.code_bytes))}  # fmt: skip
         wanted["rotation"] = ("f4", (d, plan.dims) if plan.kind != "sq8" else (0, 0))
         for name, (dtype, shape) in wanted.items():
-            array = getattr(found, name)
+            array = arrays[name]
             if array.dtype != np.dtype(dtype) or array.shape != shape:
                 raise ValueError(f"{name}.npy: expected {dtype} {shape}, found {array.dtype} {array.shape}")
-        if (found.sizes < 0).any() or found.sizes.sum() != n:
-            raise ValueError(f"sizes.npy: expected lists of {n} vectors in all, found {found.sizes.sum()}")
-        if n and (found.rows.min() < 0 or found.rows.max() >= n or not _each_once(found.rows)):
+        sizes, rows = arrays["sizes"], arrays["rows"]
+        if (sizes < 0).any() or sizes.sum() != n:
+            raise ValueError(f"sizes.npy: expected lists of {n} vectors in all, found {sizes.sum()}")
+        if n and (rows.min() < 0 or rows.max() >= n or not _each_once(rows)):
             raise ValueError(f"rows.npy: expected each number below {n} once")
         for name in ("coarse", "rotation", "book"):
-            if not np.isfinite(getattr(found, name)).all():
+            if not np.isfinite(arrays[name]).all():
                 raise ValueError(f"{name}.npy: expected finite numbers")
-        return found
+        return cls(**arrays, reaches=_reaches(arrays["coarse"]))
+
+
+def _reaches(coarse: np.ndarray) -> np.ndarray:
+    """Of queries that are centroids themselves, which see somewhat fewer lists than passages and questions do."""
+    queries = coarse[np.random.default_rng(SEED).permutation(len(coarse))[:SAMPLES]]
+    near = queries @ coarse.T  # (S, L)
+    rank = max(0, len(coarse) - NEAR)
+    behind = np.sort(np.partition(near, rank, axis=1)[:, rank, None] - near, axis=None)
+    return behind.reshape(len(coarse), len(queries))[:, -1]
 
 
 def _each_once(rows: np.ndarray) -> bool:

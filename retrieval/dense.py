@@ -30,7 +30,7 @@ class Effort:
     """How much of an index one search reads; None leaves what the index was tuned to."""
 
     nprobe: int | None = None
-    """Lists looked into."""
+    """Lists looked into, on average: fewer by a query whose nearest lists stand out."""
     depth: int | None = None
     """Candidates compared exactly."""
 

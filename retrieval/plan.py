@@ -50,7 +50,7 @@ class IndexPlan:
     memory_bytes: int
     """Estimate for all vectors: codes, row numbers, centroids, half-empty blocks."""
     nprobe: int = 0
-    """Lists that a query looks into; 0 for flat."""
+    """Lists that a query looks into, on average; 0 for flat."""
     depth: int = 0
     """Candidates that are compared exactly; 0 for flat, which is exact already."""
 

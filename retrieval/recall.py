@@ -14,17 +14,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from sleuth.retrieval.codes import CHUNK, SEED, Codes, searchable
+from sleuth.retrieval.codes import CHUNK, NEAR, SEED, Codes, searchable
 from sleuth.retrieval.plan import IndexPlan
 
 Ranking: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 """Rows (int64) and their scores (float32)."""
 K = 10
 NUM_QUERIES = 200
-DEPTHS = (50, 100, 200, 400, 800, 1600)
-PROBES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+DEPTHS = (50, 100, 200, 400, 800, 1200, 1600)
+PROBES = (8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048)
 BLOCK = 2**14
 """Candidates of several queries that are in memory at a time."""
+MOST = 4
+"""No query looks into more than this many times the lists that one does on average."""
 ENOUGH = 0.995
 """From here on the curve goes no further, and more comparisons that add less than a thousandth are left out."""
 
@@ -63,22 +65,19 @@ def gather(vectors: Sequence[np.ndarray], first: np.ndarray, rows: np.ndarray) -
 
 
 def widened(halves: np.ndarray) -> np.ndarray:
-    """Finite float16 as float32, exactly, in half the time that numpy takes: the bits are moved to where they belong,
-    and the exponents' difference is a power of two."""
-    bits = halves.view(np.uint16).astype(np.uint32)
-    signs = bits & 0x8000
-    bits &= 0x7FFF
+    """Finite float16 as float32, exactly, several times faster than numpy: the bits are moved to where they
+    belong (the sign is copied into three too many on the way), and the exponents' difference is a power of two."""
+    bits = halves.view(np.int16).astype(np.int32)
     bits <<= 13
+    bits &= ~0x70000000
     wide = bits.view(np.float32)
     wide *= np.float32(2.0**112)
-    signs <<= 16
-    bits |= signs
     return wide
 
 
 def similarities(halves: np.ndarray, query: np.ndarray) -> np.ndarray:
     """(R,) inner products, each row by itself: the score of a vector does not depend on what is compared beside it."""
-    return np.einsum("rd,d->r", widened(halves), query)
+    return np.vecdot(widened(halves), query)
 
 
 def compared(
@@ -88,12 +87,15 @@ def compared(
     in the order of the store."""
     found: list[Ranking] = []
     for start, end in _blocks([len(own) for own in rows]):
+        if end == start + 1:
+            wanted = np.sort(rows[start])
+            found.append(best(wanted, similarities(gather(vectors, first, wanted), queries[start]), k))
+            continue
         wanted, places = np.unique(np.concatenate(rows[start:end]), return_inverse=True)
         near, at = gather(vectors, first, wanted), 0
         for query, own in zip(queries[start:end], rows[start:end], strict=True):
             place = np.sort(places[at : at + len(own)])
-            scores = similarities(near if end == start + 1 else near[place], query)
-            found.append(best(wanted[place], scores, k))
+            found.append(best(wanted[place], similarities(near[place], query), k))
             at += len(own)
     return found
 
@@ -221,7 +223,7 @@ def candidates(
     turned = np.ascontiguousarray([codes.rotation @ query if codes.rotation.size else query for query in queries])
     lists, products = _nearest_lists(codes, turned, nprobe)
     selector = None if allowed is None else faiss.IDSelectorBitmap(allowed)  # type: ignore[arg-type,call-arg]
-    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)  # type: ignore[call-arg]
+    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=lists.shape[1])  # type: ignore[call-arg]
     scores, rows = np.empty((len(turned), depth), np.float32), np.empty((len(turned), depth), np.int64)
     given = (faiss.swig_ptr(array) for array in (lists, products, scores, rows))
     index.search_preassigned_c(len(turned), faiss.swig_ptr(turned), depth, *given, False, parameters)
@@ -229,10 +231,25 @@ def candidates(
 
 
 def _nearest_lists(codes: Codes, turned: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, nprobe) numbers of the lists nearest to each query, and their inner products."""
-    lists, products = np.empty((len(turned), nprobe), np.int64), np.empty((len(turned), nprobe), np.float32)
-    for n, query in enumerate(turned):
+    """(Q, most) numbers of the lists that each query looks into, then -1, and their inner products.
+
+    Those count that lie no farther behind the `NEAR`-th list than is usual for ``nprobe`` lists: few where the nearest
+    stand out, up to `MOST` times as many where all are alike. Li et al. 2020, "Improving approximate nearest neighbor
+    search through learned adaptive early termination", with one feature and no model.
+    """
+    chosen = []
+    for query in turned:
         near = np.vecdot(codes.coarse, query)  # reads the rows once, in half the time of a matrix product
-        lists[n] = np.argpartition(-near, nprobe - 1)[:nprobe]
-        products[n] = near[lists[n]]
+        own = np.arange(len(near))
+        if nprobe < len(near):
+            rank = max(0, len(near) - NEAR)
+            least = np.partition(near, rank)[rank] - codes.reaches[nprobe - 1]
+            own = np.flatnonzero(near >= min(least, near.max()))
+        if len(own) > MOST * nprobe:
+            own = own[np.argpartition(-near[own], MOST * nprobe - 1)[: MOST * nprobe]]
+        chosen.append((own, near[own]))
+    shape = len(turned), max(len(own) for own, _ in chosen)
+    lists, products = np.full(shape, -1), np.zeros(shape, np.float32)
+    for n, (own, near) in enumerate(chosen):
+        lists[n, : len(own)], products[n, : len(own)] = own, near
     return lists, products
