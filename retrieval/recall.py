@@ -221,7 +221,7 @@ def candidates(
     import faiss
 
     turned = np.ascontiguousarray([codes.rotation @ query if codes.rotation.size else query for query in queries])
-    lists, products = _nearest_lists(codes, turned, nprobe)
+    lists, products = nearest_lists(codes, turned, nprobe)
     selector = None if allowed is None else faiss.IDSelectorBitmap(allowed)  # type: ignore[arg-type,call-arg]
     parameters = faiss.SearchParametersIVF(sel=selector, nprobe=lists.shape[1])  # type: ignore[call-arg]
     scores, rows = np.empty((len(turned), depth), np.float32), np.empty((len(turned), depth), np.int64)
@@ -230,7 +230,7 @@ def candidates(
     return [own[own >= 0] for own in rows]
 
 
-def _nearest_lists(codes: Codes, turned: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_lists(codes: Codes, turned: np.ndarray, nprobe: int) -> tuple[np.ndarray, np.ndarray]:
     """(Q, most) numbers of the lists that each query looks into, then -1, and their inner products.
 
     Those count that lie no farther behind the `NEAR`-th list than is usual for ``nprobe`` lists: few where the nearest

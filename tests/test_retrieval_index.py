@@ -280,15 +280,15 @@ def test_a_query_chooses_its_lists_by_itself_and_fewer_where_the_nearest_stand_o
     none = np.zeros(0)
     held = codes.Codes(coarse, none, none, none, none, none, np.full(lists, 0.3, np.float32))
     axes = np.eye(3, dtype=np.float32)
-    chosen, products = recall._nearest_lists(held, axes, 20)
+    chosen, products = recall.nearest_lists(held, axes, 20)
     assert chosen[0].tolist() == [*range(49), *[-1] * 31]  # down to the twentieth less 0.3
     assert chosen[1].tolist() == [*range(25), *[-1] * 55]
     assert len({*chosen[2].tolist()} - {-1}) == recall.MOST * 20 == 80
     assert (products[0, :49] == coarse[:49, 0]).all()
     for axis, together in zip(axes, chosen, strict=True):
-        alone = recall._nearest_lists(held, axis[None], 20)[0][0]
+        alone = recall.nearest_lists(held, axis[None], 20)[0][0]
         assert alone.tolist() == together[together >= 0].tolist()
-        assert set(recall._nearest_lists(held, axis[None], lists)[0][0].tolist()) == set(range(lists))
+        assert set(recall.nearest_lists(held, axis[None], lists)[0][0].tolist()) == set(range(lists))
 
     vectors = clustered()
     manifest = made(tmp_path / "s", vectors)
@@ -297,7 +297,7 @@ def test_a_query_chooses_its_lists_by_itself_and_fewer_where_the_nearest_stand_o
     assert found is not None and found.codes is not None
     queries = vectors[::10].astype(np.float32) @ found.codes.rotation.T
     for nprobe in (1, 8, 32, 64):
-        seen = np.count_nonzero(recall._nearest_lists(found.codes, queries, nprobe)[0] >= 0, axis=1)
+        seen = np.count_nonzero(recall.nearest_lists(found.codes, queries, nprobe)[0] >= 0, axis=1)
         assert 0.5 * nprobe < seen.mean() < 2 * nprobe and seen.min() >= 1
 
 
