@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,8 +23,6 @@ K = 10
 NUM_QUERIES = 200
 DEPTHS = (50, 100, 200, 400, 800, 1200, 1600)
 PROBES = (8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048)
-BLOCK = 2**14
-"""Candidates of several queries that are in memory at a time."""
 MOST = 4
 """No query looks into more than this many times the lists that one does on average."""
 ENOUGH = 0.995
@@ -83,20 +81,12 @@ def similarities(halves: np.ndarray, query: np.ndarray) -> np.ndarray:
 def compared(
     vectors: Sequence[np.ndarray], first: np.ndarray, queries: np.ndarray, rows: Sequence[np.ndarray], k: int
 ) -> list[Ranking]:
-    """The best ``k`` of ``rows[n]`` for each query n, equal scores by row; what several queries ask for is read once,
-    in the order of the store."""
+    """The best ``k`` of ``rows[n]`` for each query n, equal scores by row. Each query reads its own, in the order of
+    the store: to find what several ask for would take longer than to read it again."""
     found: list[Ranking] = []
-    for start, end in _blocks([len(own) for own in rows]):
-        if end == start + 1:
-            wanted = np.sort(rows[start])
-            found.append(best(wanted, similarities(gather(vectors, first, wanted), queries[start]), k))
-            continue
-        wanted, places = np.unique(np.concatenate(rows[start:end]), return_inverse=True)
-        near, at = gather(vectors, first, wanted), 0
-        for query, own in zip(queries[start:end], rows[start:end], strict=True):
-            place = np.sort(places[at : at + len(own)])
-            found.append(best(wanted[place], similarities(near[place], query), k))
-            at += len(own)
+    for query, own in zip(queries, rows, strict=True):
+        wanted = np.sort(own)
+        found.append(best(wanted, similarities(gather(vectors, first, wanted), query), k))
     return found
 
 
@@ -104,18 +94,6 @@ def best(rows: np.ndarray, scores: np.ndarray, k: int) -> Ranking:
     """The ``k`` of the highest scores, highest first; equal ones as they came."""
     order = np.argsort(-scores, kind="stable")[:k]
     return rows[order], scores[order]
-
-
-def _blocks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of queries with `BLOCK` candidates at most, or one query."""
-    start = held = 0
-    for n, length in enumerate(lengths):
-        if n > start and held + length > BLOCK:
-            yield start, n
-            start, held = n, 0
-        held += length
-    if lengths:
-        yield start, len(lengths)
 
 
 def nearest(vectors: Sequence[np.ndarray], queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

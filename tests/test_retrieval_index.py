@@ -311,11 +311,8 @@ def test_half_precision_widens_exactly_and_rows_of_many_segments_come_in_order()
     assert (recall.gather(parts, first, rows) == vectors[rows]).all()
     queries = clustered(9, seed=4).astype(np.float32)
     proposed = [np.random.default_rng(n).permutation(100)[: 20 + n] for n in range(9)]
-    for size in (1, 60, 1000):  # one query a block, several, all
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(recall, "BLOCK", size)
-            hits = recall.compared(parts, first, queries, proposed, 5)
-        for (found_rows, _), query, own in zip(hits, queries, proposed, strict=True):
-            kept = np.zeros(100, bool)
-            kept[own] = True
-            assert found_rows.tolist() == exact(vectors, query, 5, kept)
+    hits = recall.compared(parts, first, queries, proposed, 5)
+    for (found_rows, _), query, own in zip(hits, queries, proposed, strict=True):
+        kept = np.zeros(100, bool)
+        kept[own] = True
+        assert found_rows.tolist() == exact(vectors, query, 5, kept)
