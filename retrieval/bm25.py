@@ -20,6 +20,8 @@ import numpy as np
 from sleuth.retrieval.tokens import TERM_BYTES, Analyzer, stop_words
 
 K1, B = 1.2, 0.75
+FEW, DEARER = 20_000, 4
+"""Postings are read through where they are no more than so many and so many times the rows to look up in them."""
 ARRAYS = {"terms": np.dtype(f"S{TERM_BYTES}"), "starts": np.dtype("i8"), "rows": np.dtype("i4"),
           "counts": np.dtype("u2"), "lengths": np.dtype("i4")}  # fmt: skip
 """Files of a segment: terms (T,) sorted; starts (T + 1,) into rows and counts (P,); lengths (N,) in terms."""
@@ -146,30 +148,32 @@ class BM25:
     ) -> tuple[np.ndarray, np.ndarray]:
         """One query: weights and terms, rarest first.
 
-        They are added up until the frequent ones left cannot lift a new row among the best; those are looked up for the
-        rows in question alone (Turtle and Flood 1995, "Query evaluation: strategies and optimizations", max_score),
-        which changes no score.
+        They are added up until the frequent ones left cannot lift a new row among the best; for the rows in question
+        alone those are looked up where that is less work (Turtle and Flood 1995, "Query evaluation: strategies and
+        optimizations", max_score), which changes no score.
         """
         if not hasattr(self._own, "scores"):
             self._own.scores = np.zeros(self.offsets[-1], "f4")
         scores: np.ndarray = self._own.scores
-        rest = sum(float(weight) for weight, _ in terms)
-        met = [np.zeros(0, "i8")]
+        rest, added, open_ = sum(float(weight) for weight, _ in terms), 0.0, True
+        found, met = np.zeros(0, "i8"), list[np.ndarray]()
         try:
             for at, (weight, term) in enumerate(terms):
-                found = np.concatenate(met)
-                least = _kth(scores[found], k)
+                least = _kth(scores[found], k) if rest < added else -np.inf  # no score is above what was added
                 if rest * (1 + 1e-5) < least:
-                    return self._finished(found[scores[found] + rest * (1 + 1e-5) >= least], terms[at:], rest, k)
+                    open_, found = False, found[scores[found] + rest * (1 + 1e-5) >= least]
+                    if term.frequency > FEW + DEARER * len(found):
+                        return self._finished(found, terms[at:], rest, k)
                 rows, counts = self._postings(term)
                 if allowed is not None:
                     kept = allowed[rows]
                     rows, counts = rows[kept], counts[kept]
                 before = scores[rows]
                 met.append(rows[before == 0])
+                if open_:
+                    found = np.concatenate([found, met[-1]])
                 scores[rows] = before + weight * counts / (counts + self.norms[rows])
-                rest -= float(weight)
-            found = np.concatenate(met)
+                rest, added = rest - float(weight), added + float(weight)
             return _best(found, scores[found], k)
         finally:
             for rows in met:

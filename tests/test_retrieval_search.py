@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.retrieval import bm25
 from sleuth.retrieval.bm25 import BM25, Postings
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.fuse import reciprocal_rank
@@ -91,8 +92,10 @@ def test_skipping_frequent_terms_changes_no_score_and_no_rank(monkeypatch: pytes
     index, allowed = BM25(parts, analyzer, alive), random.random(900) < 0.5
     skipped, finish = [], BM25._finished
     monkeypatch.setattr(BM25, "_finished", lambda self, *given: skipped.append(1) or finish(self, *given))
-    for _ in range(60):
+    monkeypatch.setattr(bm25, "FEW", 0)
+    for n in range(60):
         query = " ".join(random.choice(words, random.integers(1, 7)))
+        monkeypatch.setattr(bm25, "DEARER", (0, 1, 10, 1000)[n % 4])
         for mask in (None, allowed):
             ((every, all_scores),) = index.search([query], 900, mask)
             truth = dict(zip(every.tolist(), all_scores.tolist(), strict=True))
