@@ -18,7 +18,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     mode: Annotated[str, typer.Option(help="Of requests that name none: hybrid, bm25 or dense.")] = "hybrid",
     device: Annotated[str, typer.Option(help="cpu, or cuda:N for the embedder and the index.")] = "cpu",
-    max_batch: Annotated[int, typer.Option(min=1, help="Most queries searched together.")] = 64,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most queries searched together.")] = 32,
     max_wait_ms: Annotated[float, typer.Option(min=0, help="How long an idle server waits for company.")] = 0.0,
     max_queue: Annotated[int, typer.Option(min=1, help="Most queries that wait; one more gets 503.")] = 1024,
     deadline_s: Annotated[float, typer.Option(min=0.01, help="Seconds from request to answer; later gets 504.")] = 10.0,

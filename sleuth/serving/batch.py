@@ -33,8 +33,8 @@ class OverloadedError(SleuthError):
 class Limits:
     """How much is taken on at once."""
 
-    max_batch: int = 64
-    """Queries searched together."""
+    max_batch: int = 32
+    """Queries searched together. More save little work and let the last of them wait longer."""
     max_wait_s: float = 0.0
     """How long an idle server waits for company before it searches; 0 searches at once."""
     max_queue: int = 1024
