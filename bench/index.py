@@ -119,10 +119,10 @@ def as_it_is(bench: Bench, _: Any = None) -> list[Row]:
 
     rows = []
     turned = bench.queries @ codes.rotation.T if codes.rotation.size else bench.queries
-    for nprobe in (n for n in (64, 128, 256, 384, 512, 768, 1024) if n <= lists):
+    for nprobe in (n for n in (64, 128, 256, 384, 512, 640, 768, 1024) if n <= lists):
         seen = nearest_lists(codes, turned, nprobe)[0]
         scanned = np.where(seen >= 0, codes.sizes[seen], 0).sum(axis=1).mean() * index.plan.code_bytes
-        for depth in (200, 400, 800, 1200):
+        for depth in (200, 400, 800, 1200, 1600):
             point = bench.point(functools.partial(search, nprobe=nprobe, depth=depth))
             bound = codes.coarse.nbytes + scanned + depth * 2 * index.plan.dims
             rows.append(
