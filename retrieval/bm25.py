@@ -155,13 +155,13 @@ class BM25:
         if not hasattr(self._own, "scores"):
             self._own.scores = np.zeros(self.offsets[-1], "f4")
         scores: np.ndarray = self._own.scores
-        rest, added, open_ = sum(float(weight) for weight, _ in terms), 0.0, True
+        rest, added, growing = sum(float(weight) for weight, _ in terms), 0.0, True
         found, met = np.zeros(0, "i8"), list[np.ndarray]()
         try:
             for at, (weight, term) in enumerate(terms):
                 least = _kth(scores[found], k) if rest < added else -np.inf  # no score is above what was added
                 if rest * (1 + 1e-5) < least:
-                    open_, found = False, found[scores[found] + rest * (1 + 1e-5) >= least]
+                    growing, found = False, found[scores[found] + rest * (1 + 1e-5) >= least]
                     if term.frequency > FEW + DEARER * len(found):
                         return self._finished(found, terms[at:], rest, k)
                 rows, counts = self._postings(term)
@@ -170,7 +170,7 @@ class BM25:
                     rows, counts = rows[kept], counts[kept]
                 before = scores[rows]
                 met.append(rows[before == 0])
-                if open_:
+                if growing:
                     found = np.concatenate([found, met[-1]])
                 scores[rows] = before + weight * counts / (counts + self.norms[rows])
                 rest, added = rest - float(weight), added + float(weight)
