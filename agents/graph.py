@@ -43,6 +43,8 @@ def following(trace: Trace, strategy: Strategy) -> str:
     done = trace.steps[-1].role if trace.steps else ""
     if done == "answerer":
         return END
+    if done == "reflector" and strategy.reflect == "passage" and _goes_on_reading(trace, strategy):
+        return "reflector"
     if done == "reflector" or (done == "rewriter" and ends_goal(trace.steps[-1])):  # another turn, or the answer
         if trace.closing():
             return "searcher"
@@ -51,6 +53,10 @@ def following(trace: Trace, strategy: Strategy) -> str:
     if done == "searcher" and trace.closing():
         return "answerer"
     return roles[roles.index(done) + 1] if done else roles[0]
+
+
+def _goes_on_reading(trace: Trace, strategy: Strategy) -> bool:
+    return not ends_goal(trace.steps[-1]) and bool(trace.unread(strategy.k))
 
 
 def route(trace: Trace, context: Context, now: float) -> str:

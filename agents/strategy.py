@@ -21,8 +21,9 @@ class Strategy:
     """``decompose``: a planner splits the question into steps that may refer to earlier answers."""
     rewrite: bool = False
     """A rewriter words each query from the goal and what is known; otherwise the goal itself is searched."""
-    reflect: Literal["none", "goal"] = "none"
-    """``goal``: a reflector reads each search, notes a quote, and says whether the goal is answered."""
+    reflect: Literal["none", "goal", "passage"] = "none"
+    """``goal``: a reflector reads each search, notes a quote, and says whether the goal is answered. ``passage``: it
+    reads the passages of a search one by one, best first, until one answers the goal."""
     k: int = 5
     """Passages per search."""
     read: int = 5
@@ -41,6 +42,9 @@ STRATEGIES: dict[str, Strategy] = {
     # A reason-search loop in the manner of IRCoT (arXiv 2212.10509) and Search-R1 (arXiv 2503.09516): each reading
     # words the next query. Differs: reading and querying are two roles, and both are decoded under a schema.
     "iterative": Strategy("iterative", rewrite=True, reflect="goal", k=4, turns=3),
+    # One paragraph at a time, as the single-paragraph reader of Min et al. 2019 (arXiv 1906.02900): what a small reader
+    # does well. Differs: it stops at the first paragraph that answers, and hands on the sentence of a hop before it.
+    "close-reading": Strategy("close-reading", rewrite=True, reflect="passage", k=5, read=2, turns=2),
     # Decomposed Prompting (arXiv 2210.02406) in small: sub-questions with references, each searched and read in turn.
     "decompose": Strategy("decompose", plan="decompose", rewrite=True, reflect="goal", k=4, turns=2),
 }

@@ -123,17 +123,30 @@ class Trace:
         found, passages = self.found(), self.passages()
         return [passages[i] for i in (found[-1] if found else [])[:k]]
 
-    def evidence(self, k: int) -> list[Passage]:
+    def unread(self, k: int) -> list[Passage]:
+        """Of the first k passages of the last search those that the reflector has not been shown since, and that were
+        not quoted for this goal before: their sentence is known."""
+        since = []
+        for step in reversed(self.steps):
+            if step.role == "searcher":
+                break
+            since += step.parsed.get("shown", ())
+        goal = self.goal()
+        quoted = {note.passage_id for note in self.notes() if note.goal == goal}
+        return [p for p in self.latest(k) if p.id not in since and p.id not in quoted]
+
+    def evidence(self, k: int, quoted: bool = False) -> list[Passage]:
         """The k passages an answerer should read, each once.
 
-        First those whose note carries its answer, then what the question itself found when a plan is worked off, then
-        by reciprocal rank over all searches.
+        First those whose note carries its answer, with ``quoted`` then those with any note, then what the question
+        itself found when a plan is worked off, then by reciprocal rank over all searches.
         """
         scores: dict[str, float] = {}
         for ids in self.found():
             for rank, passage_id in enumerate(ids, 1):
                 scores[passage_id] = scores.get(passage_id, 0.0) + 1.0 / (60 + rank)
         noted = [note.passage_id for note in self.notes() if self.carried(note)]
+        noted += [note.passage_id for note in self.notes() if quoted and note.quote]
         closing = self.found()[-1] if self.closing() and self.found() else []
         ranked = sorted(scores, key=lambda i: (-scores[i], i))
         passages = self.passages()

@@ -17,6 +17,7 @@ from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.agents.tools import tool
+from sleuth.agents.trace import Trace
 from sleuth.corpora.errors import ConfigError, InputError
 from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
 from tests.scripted import ScriptedPolicy
@@ -33,6 +34,7 @@ def run(name: str = "decompose", question: str = QUESTION, **changes: Any) -> Ep
         ("closed-book", ["answerer"]),
         ("naive-rag", ["searcher", "answerer"]),
         ("iterative", ["rewriter", "searcher", "reflector", "answerer"]),
+        ("close-reading", ["rewriter", "searcher", "reflector", "answerer"]),
         ("decompose", ["planner", *["rewriter", "searcher", "reflector"] * 2, "searcher", "answerer"]),
     ],
 )
@@ -125,6 +127,48 @@ def test_an_unanswered_goal_is_searched_again_with_what_is_known() -> None:
     assert [s.role for s in episode.steps].count("searcher") == 2
     second = [m[1].content for m in policy.seen if m[0].content == rewriter.PROMPT][1]
     assert f"Known: {FILM}" in second and f"Tried: {QUESTION}" in second
+
+
+def reading(messages: Any) -> Any:
+    """Replies of a reader of one passage: it quotes the film, answers from the birth, and passes over the rest."""
+    if messages[0].content == rewriter.PROMPT:
+        return {"query": "film by Spielberg" if "Known:" in messages[1].content else "1975 film directed Spielberg"}
+    if messages[0].content != reflector.PROMPT:
+        return reply(messages)
+    shown = messages[1].content
+    if "Known:" in shown and BIRTH in shown:
+        return {"quote": BIRTH, "answer": "Cincinnati, Ohio"}
+    return {"quote": FILM if FILM in shown and "Known:" not in shown else "", "answer": "unknown"}
+
+
+def readings(policy: ScriptedPolicy) -> list[str]:
+    return [m[1].content for m in policy.seen if m[0].content == reflector.PROMPT]
+
+
+def test_close_reading_shows_one_passage_at_a_time_until_one_answers() -> None:
+    policy = ScriptedPolicy(reading)
+    episode = run("close-reading", policy=policy)
+    assert [s.role for s in episode.steps] == ["rewriter", "searcher", "reflector", "reflector", "answerer"]
+    first, second = readings(policy)
+    assert (FILM in first, BIRTH in first, "Known:" in first) == (True, False, False)
+    assert f"Known: {FILM}" in second and BIRTH in second and second.count("[1]") == 1 and "[2]" not in second
+    assert episode.stop == "answered" and episode.answer and episode.answer.text == "Cincinnati, Ohio"
+    assert episode.steps[-1].parsed["shown"] == ["spielberg", "jaws"]  # the noted one, then the one that was quoted
+
+
+def test_close_reading_does_not_read_again_what_it_quoted_and_ends_when_all_is_read() -> None:
+    def blind(messages: Any) -> Any:
+        given = reading(messages)
+        return {**given, "answer": "unknown"} if messages[0].content == reflector.PROMPT else given
+
+    policy = ScriptedPolicy(blind)
+    episode = run("close-reading", policy=policy)
+    roles = [s.role for s in episode.steps]
+    assert roles == ["rewriter", "searcher", *["reflector"] * 3, "rewriter", "searcher", "reflector", "answerer"]
+    shown = [s.parsed["shown"] for s in episode.steps if s.role == "reflector"]
+    assert shown == [["jaws"], ["spielberg"], ["shark"], ["shark"]]  # both others were quoted for this goal
+    assert [n.done for n in Trace(QUESTION, episode.steps).notes()] == [False, False, False, True]
+    assert episode.stop == "answered"
 
 
 def test_citations_are_spans_of_retrieved_passages_and_forged_quotes_are_rejected() -> None:

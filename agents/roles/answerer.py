@@ -71,7 +71,7 @@ def read(text: str, passages: Sequence[Passage]) -> dict[str, Any]:
 
 
 def _passages(trace: Trace, context: Context) -> list[Passage]:
-    return trace.evidence(context.strategy.read)
+    return trace.evidence(context.strategy.read, quoted=context.strategy.reflect == "passage")
 
 
 _GROUNDED = asking(

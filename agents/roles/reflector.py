@@ -52,31 +52,42 @@ def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
     """``{"answer", "quote", "note"}``; a quote that stands nowhere is dropped, an absent answer is unknown."""
     reply = parse_object(text)
     goal = trace.goal()
-    passages = trace.latest(context.strategy.k)
+    passages = _passages(trace, context)
     quote = next(iter(strings(reply.get("quote"))), "")
     answer = next(iter(strings(reply.get("answer"))), UNKNOWN)
     place = locate(quote, passages) if quote else None
-    turns = len(trace.tried(goal))
+    last = len(trace.tried(goal)) >= context.strategy.turns
+    left = (
+        [p for p in trace.unread(context.strategy.k) if p not in passages]
+        if context.strategy.reflect == "passage"
+        else []
+    )
     note = {
         "goal": goal,
         "asked": trace.resolved(goal),
         "quote": place.quote if place else "",
         "passage_id": place.passage_id if place else "",
         "answer": answer,
-        "done": answer.lower() != UNKNOWN or turns >= context.strategy.turns,
+        "done": answer.lower() != UNKNOWN or (last and not left),
     }
-    return {"answer": answer, "quote": quote, "note": note}
+    return {"answer": answer, "quote": quote, "note": note, "shown": [p.id for p in passages]}
+
+
+def _passages(trace: Trace, context: Context) -> list[Passage]:
+    """The last search's passages; with ``reflect="passage"`` the best that is unread."""
+    found = trace.latest(context.strategy.k)
+    return found if context.strategy.reflect == "goal" else (trace.unread(context.strategy.k) or found)[:1]
 
 
 def _user(trace: Trace, context: Context) -> str:
-    return user(trace.resolved(trace.goal()), trace.latest(context.strategy.k), trace.known(trace.goal()))
+    return user(trace.resolved(trace.goal()), _passages(trace, context), trace.known(trace.goal()))
 
 
 REFLECTOR: Role = asking(
     "reflector",
     PROMPT,
     user=_user,
-    schema=lambda trace, context: schema(trace.latest(context.strategy.k), trace.known(trace.goal())),
+    schema=lambda trace, context: schema(_passages(trace, context), trace.known(trace.goal())),
     read=read,
     max_tokens=160,
 )
