@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,51 @@ def reflect_question(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[
         yield kind()
 
 
+def reflect_alone(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
+    """The reflector over one passage, as a strategy that reads passages one by one asks it.
+
+    A passage that holds the answer is answered from, one that holds a hop before it is quoted from, and one that a
+    search ranks high and that holds neither is "unknown" without a quote; in turns, in a seeded order.
+    """
+    made = [example for hop in hops(qa, row) for example in _alone_single(qa, row, hop, rng)]
+    made += _alone_bridge(qa, row, rng)
+    rng.shuffle(made)
+    yield from made
+
+
+def _alone_single(qa: QuestionSet, row: Row, hop: Hop, rng: random.Random) -> list[Example]:
+    made = [_reflector(qa, row, hop.goal, [hop.passage], hop.quote, hop.answer)]
+    near = _misleading(qa, hop.goal, [hop.answer, *row["answers"]], {hop.passage.id, *row["supporting"]})
+    if near:
+        made.append(_reflector(qa, row, hop.goal, [rng.choice(near)], "", UNKNOWN))
+    return [example for example in made if len(hop.passage.text) <= MAX_PASSAGE_CHARS]
+
+
+def _alone_bridge(qa: QuestionSet, row: Row, rng: random.Random) -> list[Example]:
+    bridge = bridge_of(qa, row)
+    if bridge is None:
+        return []
+    start, end = bridge
+    goal, both = row["question"], row["type"] == "comparison"
+    made = [
+        _reflector(qa, row, goal, [start.passage], start.quote, UNKNOWN),
+        _reflector(qa, row, goal, [end.passage], end.quote, end.answer, [start.quote]),
+        _reflector(qa, row, goal, [end.passage], end.quote, UNKNOWN if both else end.answer),
+    ]
+    if both:
+        made.append(_reflector(qa, row, goal, [start.passage], start.quote, end.answer, [end.quote]))
+    near = _misleading(qa, goal, () if both else row["answers"], {p.id for p in qa.gold(row)})
+    known = [[], [start.quote]]
+    made += [_reflector(qa, row, goal, [p], "", UNKNOWN, known[n % 2]) for n, p in enumerate(rng.sample(near, min(2, len(near))))]
+    return made
+
+
+def _misleading(qa: QuestionSet, goal: str, answers: Sequence[str], barred: Collection[str]) -> list[Passage]:
+    """What a search ranks among its first five though it holds no answer."""
+    found = [p for p in qa.search(goal, 8) if p.id not in barred and len(p.text) <= MAX_PASSAGE_CHARS]
+    return [p for p in found if not any(find_span(a, f"{p.title} {p.text}") for a in answers)][:5]
+
+
 # --- the answerer ----------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +332,13 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("reflector", "nq_train"): reflect_hop,
     ("reflector", "xquad_en"): reflect_hop,
     ("reflector", "hotpotqa_s"): reflect_question,
+    ("alone", "musique_s"): reflect_alone,
+    ("alone", "fictional"): reflect_alone,
+    ("alone", "morehopqa_s"): reflect_alone,
+    ("alone", "nq_train"): reflect_alone,
+    ("alone", "xquad_en"): reflect_alone,
+    ("alone", "hotpotqa_s"): reflect_alone,
+    ("alone", "hotpotqa_r1s"): reflect_alone,
     ("answerer", "hotpotqa_s"): answer_multihop,
     ("answerer", "musique_s"): answer_multihop,
     ("answerer", "fictional"): answer_multihop,
@@ -306,7 +358,8 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("closed", "nq_train"): answer_closed,
     ("closed", "hotpotqa_s"): answer_closed,
 }
-"""By kind and set; a kind is a role, or ``reader`` (the answerer over few passages), or ``closed`` (over none)."""
+"""By kind and set; a kind is a role, ``alone`` (the reflector over one passage), ``reader`` (the answerer over few
+passages) or ``closed`` (over none)."""
 
 
 # --- what is known of a row ------------------------------------------------------------------------------------------
