@@ -16,7 +16,7 @@ from sleuth.agents.roles import answerer
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.training import recipe
-from sleuth.training.examples import BUILDERS, Example
+from sleuth.training.examples import BUILDERS
 from sleuth.training.held_out import compare, held_out
 from sleuth.training.sft import (
     SftSpec,
@@ -30,6 +30,7 @@ from sleuth.training.sft import (
     tokenize,
     train,
 )
+from sleuth.training.turns import Example
 from tests.training_data import make
 
 SPEC = SftSpec(rank=4, learning_rate=2e-2, batch=4, epochs=4, checkpoint_every=3, seed=5)

@@ -31,7 +31,7 @@ from sleuth.corpora.errors import InputError, SleuthError
 from sleuth.training import checkpoint
 from sleuth.training.adapter import load_weights
 from sleuth.training.choices import barred, is_forced, walk
-from sleuth.training.examples import Example
+from sleuth.training.turns import Example
 
 END_OF_TURN = "<|im_end|>"
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
