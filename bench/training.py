@@ -4,6 +4,8 @@ Rollouts: our engine through the agent graph, against `transformers.generate` on
 and lengths. Update: our trees (each shared prefix once, logits at choices alone), against padded micro-batches with
 logits at every position, the usual loop. Both sides use the same model, adapter and samples; the limit
 beside the update is the time of its matrix products at the rate that a large product reaches here.
+With ``--trl`` a step of TRL's GRPO stands beside it: the same model, adapter shape, prompts and lengths, generation by
+transformers (its only engine on a CPU), no layer computed twice, a reward that costs nothing.
 Usage: ``python bench/training.py [--questions 2] [--group 8]``; writes bench/results/training.json and a table. With
 ``--waiting 0.5``: what rollouts that run ahead save where a search takes half a second; writes training_ahead.json.
 """
@@ -12,10 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,13 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
+def mixed(model: Any) -> Any:
+    """Adapters are held in float32 over a base of lower precision."""
+    import torch
+
+    return torch.autocast("cpu", dtype=low) if (low := adapter.precision(model)) != torch.float32 else nullcontext()
+
+
 def generate(model: Any, tokenizer: Any, prompts: list[list[int]], tokens: int) -> int:
     """Plain sampling of ``tokens`` each for a left-padded batch, without grammar; tokens made."""
     import torch
@@ -52,7 +64,7 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], tokens: int) 
     width, pad = max(map(len, prompts)), tokenizer.pad_token_id or 0
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    with torch.inference_mode():
+    with torch.inference_mode(), mixed(model):
         out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, max_new_tokens=tokens,
                              min_new_tokens=tokens, pad_token_id=pad)  # fmt: skip
     return int((out.shape[1] - width) * len(prompts))
@@ -68,7 +80,8 @@ def plain_update(adapted: Any, samples: list[Sample], optimizer: Any, micro: int
         width = max(map(len, rows))
         ids = torch.tensor([list(s.ids) + [0] * (width - len(s)) for s in rows])
         mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in rows])
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+        with mixed(model):
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
         logprobs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
         chosen = torch.zeros_like(logprobs)
         for i, sample in enumerate(rows):
@@ -76,6 +89,45 @@ def plain_update(adapted: Any, samples: list[Sample], optimizer: Any, micro: int
         (-(chosen * logprobs).sum() / sum(len(s.drawn) for s in samples)).backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def trl_step(path: Path, prompts: list[Any], group: int, tokens: int, steps: int = 3) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of a step of TRL's GRPO, the median without the first; ``tokens`` a completion."""
+    import statistics
+
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    marks: list[tuple[float, float]] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            marks.append((time.perf_counter(), time.process_time()))
+
+    model, tokenizer = load_model(path, device="cpu")
+    like = SftSpec()
+    with tempfile.TemporaryDirectory() as room:
+        config = GRPOConfig(
+            room, use_cpu=True, bf16=model.dtype.is_floating_point and model.dtype.itemsize == 2, report_to="none",
+            per_device_train_batch_size=len(prompts) * group, num_generations=group, max_completion_length=tokens,
+            generation_kwargs={"min_new_tokens": tokens}, max_steps=steps, gradient_checkpointing=False,
+            loss_type="dr_grpo", scale_rewards="none", learning_rate=1e-5, save_strategy="no", logging_steps=1,
+            disable_tqdm=True, shuffle_dataset=False,
+        )  # fmt: skip
+        trainer = GRPOTrainer(
+            model,
+            reward_funcs=lambda completions, **_: [float(len(str(c)) % 7) for c in completions],
+            args=config,
+            train_dataset=Dataset.from_dict({"prompt": prompts * steps}),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(r=like.rank, lora_alpha=like.alpha, target_modules=list(like.targets)),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    gaps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(marks)]
+    return statistics.median(gap[0] for gap in gaps), statistics.median(gap[1] for gap in gaps)
 
 
 def flops_per_second() -> float:
@@ -122,6 +174,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         told, update_s, update_cpu = timed(lambda: learner.update(samples, 1, 0))
         _, plain_s, plain_cpu = timed(lambda: plain_update(adapted, samples, learner.optimizer, args.micro))
         weights = sum(p.numel() for n, p in model.named_parameters() if "lora" not in n and "embed" not in n)
+        asked = [next(s.messages for s in e.steps if s.completion) for e in episodes[:: args.group]]
+        turns = [[{"role": m.role, "content": m.content} for m in messages] for messages in asked]
+        trl_s, trl_cpu = trl_step(path, turns, args.group, round(made / len(prompts))) if args.trl else (0.0, 0.0)
+        ours = [ours_s + samples_s + update_s + publish_s, ours_cpu + samples_s + update_cpu + publish_s]
         limit_s = 4 * told["computed"] * weights / flops_per_second()
         return {
             "rollouts": len(episodes),
@@ -138,7 +194,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "publish_s": publish_s,
             "ratio_rollout": theirs_s / ours_s,
             "ratio_update": plain_s / update_s,
-            "ratio_step": (theirs_s + plain_s) / (ours_s + samples_s + update_s + publish_s),
+            "ratio_step": (theirs_s + plain_s) / ours[0],
+            "step_s": {"ours": ours[0], "ours_cpu": ours[1], "trl": trl_s, "trl_cpu": trl_cpu},
+            "cpus": len(os.sched_getaffinity(0)),
         }
 
 
@@ -196,8 +254,13 @@ def table(r: dict[str, Any]) -> str:
 | update, {r["tokens"]} tokens ({r["computed"]} computed) | {r["update_s"]["ours"]:.1f} (limit {r["update_limit_s"]:.1f}) | {r["update_s"]["plain"]:.1f} | {r["ratio_update"]:.2f} | {r["update_s"]["plain_cpu"] / r["update_s"]["ours_cpu"]:.2f} |
 | samples with their masks | {r["samples_s"]:.2f} | – | – | – |
 | new weights into the engine | {r["publish_s"]:.2f} | – | – | – |
-| whole step | – | – | {r["ratio_step"]:.2f} | – |
+| whole step | {r["step_s"]["ours"]:.1f} | – | {r["ratio_step"]:.2f} | – |
 """  # noqa: E501
+
+
+def trl_line(step: dict[str, float]) -> str:
+    ratios = f"{step['trl'] / step['ours']:.2f} | {step['trl_cpu'] / step['ours_cpu']:.2f}"
+    return f"| whole step, TRL's GRPO | {step['ours']:.1f} | {step['trl']:.1f} | {ratios} |"
 
 
 def main() -> None:
@@ -206,6 +269,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--micro", type=int, default=2, help="samples per micro-batch of the plain loop")
     parser.add_argument("--max-tokens", type=int, default=1024)
+    parser.add_argument("--trl", action="store_true", help="a step of TRL's GRPO as well; needs trl installed")
     parser.add_argument("--waiting", type=float, default=0.0, help="measure runs ahead alone; seconds a search takes")
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
@@ -216,7 +280,7 @@ def main() -> None:
         return
     result = measure(args)
     (RESULTS / "training.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    print(table(result).rstrip() + (f"\n{trl_line(result['step_s'])}" if args.trl else ""))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.eval.split import bucket, reporting_only
 from sleuth.training import plans
-from sleuth.training.examples import Example, build
+from sleuth.training.examples import build
 from sleuth.training.sets import QuestionSet, find_span, load
+from sleuth.training.turns import Example
 from tests.training_data import ROWS, make, write
 
 
@@ -137,6 +138,33 @@ def test_answers_can_be_copied_and_quotes_are_sentences(examples: list[Example])
         elif reply["answer"] not in ("yes", "no"):
             assert any(find_span(reply["answer"], p.text) == reply["answer"] for p in passages)
     assert unknown > 5
+
+
+def test_a_passage_alone_is_answered_from_quoted_from_or_passed_over(data: Path) -> None:
+    names = ("hotpotqa_s", "musique_s", "nq_train")
+    answers = {row["id"]: row["answers"] for name in names for row in load(data, name).rows}
+    kinds: set[tuple[str, bool, bool, bool]] = set()
+    for example in build(data, {"alone": dict.fromkeys(names, 400)}, 0, range(3, 10)):
+        (passage,) = shown(example.messages[1].content)
+        reply = json.loads(example.completion)
+        known = "Known: " in example.messages[1].content
+        jsonschema.validate(reply, reflector.schema([passage]))
+        if reply["answer"] == UNKNOWN and not reply["quote"]:
+            assert not any(find_span(answer, passage.text) for answer in answers[example.source.split("/")[1]])
+        if reply["answer"] != UNKNOWN:
+            assert find_span(reply["answer"], reply["quote"]) and reply["quote"] in passage.text
+        kinds.add((example.source.split("/")[0], reply["answer"] != UNKNOWN, bool(reply["quote"]), known))
+    assert kinds == {
+        ("hotpotqa_s", True, True, True),
+        ("hotpotqa_s", True, True, False),
+        ("hotpotqa_s", False, True, False),
+        ("hotpotqa_s", False, False, True),
+        ("hotpotqa_s", False, False, False),
+        ("musique_s", True, True, False),
+        ("musique_s", False, False, False),
+        ("nq_train", True, True, False),
+        ("nq_train", False, False, False),
+    }
 
 
 def test_second_queries_name_what_the_known_sentence_brought(examples: list[Example]) -> None:

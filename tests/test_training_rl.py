@@ -326,3 +326,21 @@ def test_layers_computed_twice_give_the_same_weights(tmp_path: Path, go: Any) ->
     go(tmp_path / "kept", spec)
     go(tmp_path / "twice", dataclasses.replace(spec, update=dataclasses.replace(spec.update, checkpointing=True)))
     assert weights(tmp_path / "twice") == weights(tmp_path / "kept")
+
+
+def test_at_rank_0_the_engine_goes_on_with_all_weights(tmp_path: Path, folder: Path, engine: EmbeddedPolicy) -> None:
+    spec = dataclasses.replace(SPEC, steps=3, rank=0, update=dataclasses.replace(SPEC.update, learning_rate=1e-3))
+    own = EmbeddedPolicy(folder, dtype="float32", device="cpu", max_batch=8)
+    own.load()
+    try:
+        model, _ = load_model(folder, "float32", "cpu")
+        made = train(spec, Parts(model, "tiny", own, FilmStore(), TASKS), tmp_path / "run", progress=lambda line: None)
+    finally:
+        own.close()
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    assert made == tmp_path / "run" / "model" and not (tmp_path / "run" / "adapter").exists()
+    assert lines[-1]["norm"] > 0 and all(line["mismatch"] < 1e-3 for line in lines)  # engine and learner are one policy
+    before, after = (load_model(path, "float32", "cpu")[0].state_dict() for path in (folder, made))
+    assert all((before[name] != after[name]).any() for name in ("model.norm.weight", "model.embed_tokens.weight"))
+    its = load_model(made, "float32", "cpu")[1]
+    assert its.chat_template

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from sleuth.agents.policy.constrain import Tokens as Grammars
-from sleuth.agents.policy.models import CHAT_TEMPLATE
+from sleuth.agents.policy.models import CHAT_TEMPLATE, load_model
 from sleuth.agents.records import Message
 from sleuth.agents.roles import answerer
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.training import recipe
-from sleuth.training.examples import BUILDERS, Example
+from sleuth.training.examples import BUILDERS
 from sleuth.training.held_out import compare, held_out
 from sleuth.training.sft import (
     SftSpec,
@@ -30,6 +30,7 @@ from sleuth.training.sft import (
     tokenize,
     train,
 )
+from sleuth.training.turns import Example
 from tests.training_data import make
 
 SPEC = SftSpec(rank=4, learning_rate=2e-2, batch=4, epochs=4, checkpoint_every=3, seed=5)
@@ -119,6 +120,36 @@ def test_the_loss_falls_and_the_adapter_is_what_peft_reads(tmp_path: Path) -> No
     tokens = tokenize(tokenizer(), TOY[0], grammars())
     with torch.no_grad():
         trained = completion_loss(loaded, [tokens], 2)
+    assert float(trained) < 0.6 * course[0]
+
+
+def test_at_rank_0_all_weights_are_trained_and_a_whole_model_comes_out(tmp_path: Path) -> None:
+    import torch
+
+    spec = dataclasses.replace(SPEC, rank=0, learning_rate=3e-3, epochs=6)
+
+    def stop(line: str) -> None:
+        if line.startswith("step 12/"):
+            raise KeyboardInterrupt
+
+    folder = run(tmp_path / "whole", spec)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", spec, progress=stop)
+    resumed = run(tmp_path / "parts", spec, resume=True)
+    assert folder == tmp_path / "whole" / "model"
+    assert (folder / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    course = losses(tmp_path / "whole")
+    assert course[-1] < 0.5 * course[0]
+    loaded, its = load_model(folder, "float32")
+    assert {p.dtype for p in load_model(folder)[0].parameters()} <= {torch.bfloat16, torch.float32}
+    moved = [
+        n
+        for (n, a), b in zip(model().state_dict().items(), loaded.state_dict().values(), strict=True)
+        if (a != b).any()
+    ]
+    assert moved == list(model().state_dict())  # norms and embeddings as well
+    with torch.no_grad():
+        trained = completion_loss(loaded, [tokenize(its, TOY[0], grammars())], 2)
     assert float(trained) < 0.6 * course[0]
 
 

@@ -22,6 +22,7 @@ from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, Sampling
 from sleuth.corpora.errors import ConfigError
 from sleuth.training import adapter
+from sleuth.training.adapter import is_whole
 from sleuth.training.sft import export
 
 KEPT = 2
@@ -96,7 +97,9 @@ class RemoteEngine:
     def adopt(self, adapted: Any, version: str) -> None:
         """Write the adapter, let the server load it under its version, and ask for it from now on."""
         version = version.replace("/", "-")
-        folder = export(adapted, self.room / version)
+        if is_whole(adapted):
+            raise ConfigError("rollout.server takes adapters: expected a rank over 0, found 0")
+        folder = export(adapted, self.room, None, version)
         asyncio.run(self._post("load_lora_adapter", {"lora_name": version, "lora_path": str(folder.resolve())}))
         self._held = [*self._held, version]
         self.policy_version = version

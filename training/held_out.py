@@ -15,7 +15,7 @@ from typing import Any
 from sleuth.agents.records import Policy, Sampling
 from sleuth.agents.role import parse_object, strings
 from sleuth.eval.answers import exact_match, f1_score
-from sleuth.training.examples import Example
+from sleuth.training.turns import Example
 
 MAX_TOKENS = 240
 

@@ -204,7 +204,7 @@ def train(
                 meta = {"spec": dataclasses.asdict(spec), "base": base}
                 checkpoint.save(out, step, {**state, **start}, meta)
             progress(f"step {step}/{len(batches)}  loss {figures['loss']:.3f}")
-        return export(adapted, out / "adapter")
+        return export(adapted, out, masks.grammars.tokenizer)
 
 
 def _units(spec: OfflineSpec, masks: Masks, rows: Sequence[Stored]) -> list[tuple[Sample, ...]]:

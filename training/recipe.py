@@ -72,6 +72,10 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     if rl and "tasks" not in rl:
         raise ConfigError(f"{path}: [{next(iter(rl))}] needs [tasks]: what to learn from")
     learned = read_rl(path, rl, seed) if rl else None
+    if learned and data.get("examples") and sft.get("rank") == 0:
+        raise ConfigError(
+            f"{path}: sft.rank 0 trains a whole model, but rewards go on from an adapter: expected over 0"
+        )
     return Recipe(**data, sft=SftSpec(**sft, seed=seed), rl=learned)
 
 
@@ -152,9 +156,10 @@ def compare(
     made = build(data, recipe.examples, recipe.seed, HELD_OUT_TENTHS, recipe.ranked)
     chosen = held_out(made, recipe.held_out, recipe.seed)
     figures = {}
-    for name, folder in (("untrained", None), ("trained", adapter)):
+    whole = recipe.sft.rank == 0
+    trained = EmbeddedPolicy(adapter) if whole else EmbeddedPolicy(base, adapter=adapter)
+    for name, policy in (("untrained", EmbeddedPolicy(base)), ("trained", trained)):
         progress(f"{name}: {len(chosen)} held-out examples")
-        policy = EmbeddedPolicy(base, adapter=folder)
         try:
             figures[name] = asyncio.run(score(policy, chosen))
         finally:

@@ -50,6 +50,7 @@ class RlSpec:
     steps: int = 100
     seed: int = 0
     rank: int = 8
+    """Of the adapter; 0 trains all weights."""
     alpha: int = 16
     rollout: RolloutSpec = field(default_factory=RolloutSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
@@ -121,7 +122,7 @@ def train(
             write_page(out)
         if first and final:
             (out / "final.json").write_text(json.dumps(final, indent=1) + "\n", encoding="utf-8")
-        return export(run.learner.adapted, out / "adapter") if first else out / "adapter"
+        return run.export() if first else out
 
 
 def _steps(run: _Run, done: int, watchers: Sequence[Callable[[Any], None]], progress: Progress) -> None:
@@ -167,6 +168,10 @@ class _Run:
         self.began = 1
         """The first step of this process."""
         self.ahead = Ahead(parts.engine, parts.store, spec.rollout) if spec.rollout.staleness else None
+
+    def export(self, name: str = "") -> Path:
+        """`sft.export` of the present weights."""
+        return export(self.learner.adapted, self.out, self.parts.engine.tokens.tokenizer, name)
 
     def publish(self, step: int) -> None:
         """The engine goes on with the learner's weights, under the version of that step."""
@@ -314,7 +319,7 @@ class _Run:
         checkpoint.save(self.out, step, state, meta)
         best = guards.best_step(self.lines, self.spec.guards.window)
         if best is None or best > step - self.spec.checkpoint_every:
-            export(self.learner.adapted, self.out / "best")
+            self.export("best")
         if self.lines:
             write_page(self.out)
         return step

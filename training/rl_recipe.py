@@ -135,14 +135,14 @@ def run(
 ) -> Path:
     """Open the tasks, the store, the model and the engine, and train; the adapter's folder in ``out``.
 
-    ``start``: an adapter's folder, whose rank and alpha the run takes over, or None.
+    ``start``: an adapter's folder, whose rank and alpha the run takes over (at rank 0 it is merged), or None.
     """
     from sleuth.agents.policy.lora import read_config
     from sleuth.agents.policy.models import load_model, model_name, model_path
 
     spec = recipe.spec
     spec.rollout.chosen()
-    if start is not None:
+    if start is not None and spec.rank:
         config = read_config(Path(start))
         spec = dataclasses.replace(spec, rank=int(config["r"]), alpha=int(config["lora_alpha"]))
     crew = join()

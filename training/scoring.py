@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sleuth.agents.policy.constrain import Choice
+from sleuth.training.adapter import base_of, precision
 from sleuth.training.choices import barred
 from sleuth.training.samples import Sample
 
@@ -98,9 +99,9 @@ def score(adapted: Any, samples: Sequence[Sample], pack: Pack, entropy: bool = T
     """
     import torch
 
-    model = getattr(adapted, "get_base_model", lambda: adapted)()
+    model = base_of(adapted)
     device = next(model.parameters()).device
-    low = next((p.dtype for p in model.parameters() if p.dtype != torch.float32), torch.float32)
+    low = precision(model)
     mixed = torch.autocast(device.type, dtype=low) if low != torch.float32 else nullcontext()
     drawn = [(i, n) for i in pack.samples for n in range(len(samples[i].drawn))]
     wanted = torch.tensor([samples[i].ids[samples[i].drawn[n]] for i, n in drawn], device=device)

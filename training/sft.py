@@ -29,9 +29,9 @@ from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import render
 from sleuth.corpora.errors import InputError, SleuthError
 from sleuth.training import checkpoint
-from sleuth.training.adapter import load_weights
+from sleuth.training.adapter import base_of, is_whole, load_weights, precision
 from sleuth.training.choices import barred, is_forced, walk
-from sleuth.training.examples import Example
+from sleuth.training.turns import Example
 
 END_OF_TURN = "<|im_end|>"
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,6 +49,7 @@ class SftSpec:
     """How to train; what to train on comes beside it."""
 
     rank: int = 8
+    """Of the adapter; 0 trains all weights instead, and a whole model comes out."""
     alpha: int = 16
     """The adapter's output is scaled by ``alpha / rank``."""
     targets: tuple[str, ...] = ALL_LINEAR
@@ -98,9 +99,10 @@ def train(
 ) -> Path:
     """Train an adapter over ``model`` (which is changed in place) and return its folder ``out/adapter``.
 
-    ``base`` is the name that the adapter gives its base model, ``start`` an adapter to go on from. Beside the adapter
-    stand ``log.jsonl`` (one line a step) and ``checkpoints/``. Raises `TrainingError` when the loss is not finite,
-    `InputError` when there is nothing to resume or something stands in the way.
+    At rank 0 all weights are trained, and the folder is ``out/model``. ``base`` is the name that the adapter gives its
+    base model, ``start`` an adapter to go on from. Beside it stand ``log.jsonl`` (one line a step) and
+    ``checkpoints/``. Raises `TrainingError` when the loss is not finite, `InputError` when there is nothing to resume
+    or something stands in the way.
     """
     import torch
 
@@ -142,7 +144,7 @@ def train(
         left_min = spent_s / (step + 1 - done) * (len(batches) - step - 1) / 60
         rates = f"{seen / spent_s:.0f} tokens/s  {left_min:.1f} min left"
         progress(f"step {step + 1}/{len(batches)}  loss {loss:.3f}  {rates}")
-    return export(adapted, out / "adapter")
+    return export(adapted, out, tokenizer)
 
 
 def tokenize(tokenizer: Any, example: Example, grammars: Grammars) -> Tokens:
@@ -186,7 +188,9 @@ def falling(phase: float) -> float:
 
 
 def adapt(model: Any, spec: SftSpec, base: str) -> Any:
-    """``model`` with a fresh adapter in float32; activations keep the base's type."""
+    """``model`` with a fresh adapter in float32, at rank 0 ``model`` itself; activations keep the base's type."""
+    if spec.rank == 0:
+        return model.float().requires_grad_(True).train()
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -208,7 +212,7 @@ def completion_loss(adapted: Any, rows: Sequence[Tokens], pad: int) -> Any:
     """Sum over rows of the mean cross-entropy of a row's choices, as a scalar tensor."""
     import torch
 
-    model = adapted.get_base_model()
+    model = base_of(adapted)
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad)  # (B, T), padded on the right
     mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -219,7 +223,7 @@ def completion_loss(adapted: Any, rows: Sequence[Tokens], pad: int) -> Any:
         drawn = torch.tensor([not is_forced(choice) for choice in row.choices])
         predicts[i, len(row.prompt) - 1 : len(row) - 1] = drawn
     ids, mask, predicts = (t.to(model.device) for t in (ids, mask, predicts))
-    low = next(p for p in model.parameters() if not p.requires_grad).dtype
+    low = precision(model)
     mixed = torch.autocast(model.device.type, dtype=low) if low != torch.float32 else nullcontext()
     padded = None if len({len(row) for row in rows}) == 1 else mask
     with mixed:
@@ -244,15 +248,43 @@ def micro_batches(rows: Sequence[Tokens], max_tokens: int) -> list[list[Tokens]]
     return cut
 
 
-def export(adapted: Any, folder: Path) -> Path:
-    """Write the adapter as bfloat16 safetensors with its config, whole or not at all."""
+def export(adapted: Any, out: Path, tokenizer: Any, name: str = "") -> Path:
+    """Write what was trained as bfloat16 safetensors, whole or not at all, and return its folder in ``out``.
+
+    An adapter goes with its config to ``adapter``, a whole model with its tokenizer to ``model``; or to ``name``.
+    """
+    whole = is_whole(adapted)
+    folder = out / (name or ("model" if whole else "adapter"))
+    made = folder.with_name(f".{folder.name}.making")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    if whole:
+        _write_model(adapted, made, tokenizer)
+    else:
+        _write_adapter(adapted, made)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(made, folder)
+    return folder
+
+
+def _write_model(model: Any, made: Path, tokenizer: Any) -> None:
+    import torch
+
+    low: dict[int, Any] = {}  # tied weights stay one tensor
+    for value in model.state_dict().values():
+        low.setdefault(value.data_ptr(), value.detach().to(torch.bfloat16))
+    state = {key: low[value.data_ptr()] for key, value in model.state_dict().items()}
+    model.save_pretrained(made, state_dict=state)
+    tokenizer.save_pretrained(made)
+    config = json.loads((made / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
+    (made / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_adapter(adapted: Any, made: Path) -> None:
     import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    made = folder.with_name(f".{folder.name}.making")
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
     parts = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     state = {k: v.detach().to(torch.bfloat16).contiguous().cpu() for k, v in parts.items()}
     save_file(state, made / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -261,9 +293,6 @@ def export(adapted: Any, folder: Path) -> Path:
     config.pop("runtime_config", None)
     text = json.dumps(config, indent=1, sort_keys=True, default=lambda v: sorted(v) if isinstance(v, set) else str(v))
     (made / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(made, folder)
-    return folder
 
 
 def _counts(rows: Sequence[Tokens]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sleuth.corpora.errors import ConfigError
 from sleuth.training import losses
+from sleuth.training.adapter import base_of
 from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
 from sleuth.training.samples import Sample
@@ -59,7 +60,7 @@ class Learner:
 
         self.adapted, self.spec, self.choices, self.crew = adapted, spec, choices, crew or Crew()
         if spec.checkpointing:
-            adapted.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+            base_of(adapted).gradient_checkpointing_enable({"use_reentrant": False})
         self.params = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.params.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
         self.start_here()

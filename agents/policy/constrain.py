@@ -64,6 +64,7 @@ class Tokens:
         from llguidance import LLParserLimits
         from llguidance.hf import from_tokenizer
 
+        self.tokenizer = tokenizer
         self.vocab_size = max(vocab_size, len(tokenizer))
         self.eos = list(eos)
         self.table = from_tokenizer(tokenizer, n_vocab=self.vocab_size, eos_token=list(eos))

@@ -104,17 +104,20 @@ class Ragged:
         return out.logits[0, : len(keep)].float().cpu()
 
     def replace(self, name: str, weight: torch.Tensor) -> None:
-        """Give the linear layer ``name`` another weight of the same shape; what is in the store was made by the old."""
+        """Give the layer ``name`` another weight of the same shape (``name.bias``: another bias); what is in the store
+        was made by the old."""
         import torch
 
-        module: Any = self.model.get_submodule(name)
+        owner, _, last = name.rpartition(".")
+        module: Any = self.model.get_submodule(owner if last == "bias" else name)
         weight = weight.detach().to(self.device, self.dtype)
-        if tuple(weight.shape) != (module.out_features, module.in_features):
-            expected = (module.out_features, module.in_features)
+        held = module.bias if last == "bias" else module.weight
+        expected = tuple(held.shape) if held.numel() else (module.out_features, module.in_features)
+        if tuple(weight.shape) != expected:
             raise ModelError(f"{name}: expected a weight of shape {expected}, found {tuple(weight.shape)}")
-        if module.weight.numel():
+        if held.numel():
             with torch.no_grad():
-                module.weight.copy_(weight)
+                held.copy_(weight)
         else:
             _hold(module, weight)
 

@@ -25,6 +25,8 @@ def train(
 ) -> None:
     """Train an adapter as a recipe says, from examples or from rewards; it is then what --adapter takes.
 
+    At rank 0 all weights are trained, and the folder is what --policy takes.
+
     Rows that figures are reported on never enter. Example: sleuth train recipes/fictional.toml --out runs/fictional
     """
     from sleuth.training.recipe import run
