@@ -204,8 +204,8 @@ class _Build:
             raise StoreError(f"{self.out}: built with {theirs}, but this build has {ours}; use another folder")
         for entry in current.segments:
             folder = self.out / "segments" / entry.id
-            layout.check_sums(folder, entry.sums, contents=(keys.HASHES, keys.ROWS))
-            self.stored.append(Keys.open(folder, deletes.alive(self.out, entry)))
+            layout.check_sums(folder, entry.sums, contents=keys.FILES)
+            self.stored.append(Keys.open(folder, entry.documents, deletes.alive(self.out, entry)))
         return current
 
     def _new(self, documents: Iterator[Document]) -> Iterator[tuple[Document, bytes]]:
@@ -238,7 +238,7 @@ class _Build:
         for name, ids, digests in self.committed:
             for doc_id, key in zip(ids, digests, strict=True):
                 self.seen.forget(doc_id, key)
-            taken_in = Keys.open(self.out / "segments" / name, None)
+            taken_in = Keys.open(self.out / "segments" / name, len(ids), None)
             taken_in.met[:] = True
             self.stored.append(taken_in)
         self.committed.clear()
@@ -255,7 +255,7 @@ class _Build:
 
     def _is_kept(self, key: bytes, named: Place | None) -> bool:
         """Whether this is the first input that names a stored document, and equals it."""
-        if named is None or named[0].met[named[1]] or named[0].columns["digest"][named[1]].as_py() != key:
+        if named is None or named[0].met[named[1]] or named[0].digest_of(named[1]) != key:
             return False
         named[0].met[named[1]] = True
         return True
@@ -271,7 +271,7 @@ class _Build:
             self.counts["updated"] += 1
             named = None
         if equal is not None and equal[0].alive[equal[1]]:
-            return copy_of(document, equal[0].columns["id"][equal[1]].as_py())
+            return copy_of(document, equal[0].id_of(equal[1]))
         return taken(document) if named is not None else None
 
     def _drop(self, drop: Drop, read: bool = True) -> None:

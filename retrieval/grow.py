@@ -182,8 +182,8 @@ def _changing(out: Path) -> Iterator[Manifest]:
 
 def _keys(out: Path, entry: SegmentEntry) -> keys.Keys:
     folder = out / "segments" / entry.id
-    layout.check_sums(folder, entry.sums, contents=(keys.HASHES, keys.ROWS))
-    return keys.Keys.open(folder, deletes.alive(out, entry))
+    layout.check_sums(folder, entry.sums, contents=keys.FILES)
+    return keys.Keys.open(folder, entry.documents, deletes.alive(out, entry))
 
 
 def _published(out: Path, manifest: Manifest, entries: Sequence[SegmentEntry]) -> Manifest:

@@ -297,7 +297,8 @@ class Datastore:
     @cached_property
     def _keys(self) -> list[Keys]:
         with self._lock:
-            return [Keys.open(segment.folder, segment.alive) for segment in self._segments]
+            return [Keys.open(segment.folder, len(segment.documents), segment.alive, segment.columns)
+                    for segment in self._segments]  # fmt: skip
 
 
 def _document_id(passage_id: str) -> str:

@@ -15,9 +15,10 @@ import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
-from sleuth.retrieval import grow, layout
+from sleuth.retrieval import grow, keys, layout
 from sleuth.retrieval.bm25 import Postings
 from sleuth.retrieval.build import BuildSpec, build
+from sleuth.retrieval.segment import Segment
 from sleuth.retrieval.store import Datastore
 from sleuth.retrieval.tokens import Analyzer
 from tests.retrieval_stores import corpus, use_hash_embedder
@@ -181,13 +182,87 @@ def test_a_damaged_or_missing_bitmap_is_found_and_named(tmp_path: Path) -> None:
     grow.delete(tmp_path / "s", ["d001"])
     (path,) = (tmp_path / "s" / "deletes").iterdir()
     data = path.read_bytes()
-    for damaged in (bytes([data[0] ^ 1]) + data[1:], b"", data + b"\0"):
+    for damaged in (bytes([data[0] ^ 1]) + data[1:], b""):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match=f"{path.name}: damaged"):
             Datastore.open(tmp_path / "s")
     path.unlink()
     with pytest.raises(StoreError, match=f"{path.name}: the manifest names it"):
         Datastore.open(tmp_path / "s")
+
+
+def test_the_bitmaps_of_one_commit_are_one_file_and_each_is_checked(tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    build(corpus(24), store, SPEC)
+    grow.delete(store, ["d001", "d009"])
+    grow.delete(store, ["d002", "d017"])  # the first segment's bitmap moves to a second file, the second's stays
+    entries = layout.read_manifest(store)[0].segments
+    assert [(entry.deleted, entry.deletes_at) for entry in entries] == [(2, 0), (1, 1), (1, 1)]
+    names = [entry.deletes_file for entry in entries]
+    assert names[0] == names[2] != names[1] and {p.name for p in (store / "deletes").iterdir()} == set(names)
+    path = store / "deletes" / names[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:1] + bytes([data[1] ^ 1]))
+    with pytest.raises(StoreError, match=f"{path.name}: damaged; expected xxh3 .* of {entries[2].id}, found"):
+        Datastore.open(store)
+    path.write_bytes(data)
+    grow.delete(store, ["d010"])
+    grow.delete(store, ["d011"])  # two versions on, only what the last two name is kept
+    held = {entry.deletes_file for entry in layout.read_manifest(store)[0].segments}
+    assert held < {p.name for p in (store / "deletes").iterdir()} and len(list((store / "deletes").iterdir())) == 3
+
+
+def aged(store: Path, with_keys: bool) -> None:
+    """Make the store what it was before segments had one file of keys, or any, and commits one file of bitmaps."""
+    manifest, _ = layout.read_manifest(store)
+    entries = []
+    for entry in manifest.segments:
+        folder = store / "segments" / entry.id
+        for name in ("SUMS", keys.FILE):
+            (folder / name).unlink()
+        if with_keys:
+            part = Segment.open(folder, manifest.dims).columns
+            found = keys.hashes(part["id"].to_pylist(), part["digest"].to_pylist())
+            rows = np.argsort(found, axis=1).astype(np.int32)
+            for name, array in zip(keys.OLDER, (np.take_along_axis(found, rows, 1), rows), strict=True):
+                np.save(folder / name, array)
+        if entry.deletes:
+            size = (entry.documents + 7) // 8
+            data = (store / "deletes" / entry.deletes_file).read_bytes()[entry.deletes_at :][:size]
+            (store / "deletes" / f"{entry.id}.{entry.deletes}").write_bytes(data)
+        sums = layout.write_sums(folder)
+        entries.append(dataclasses.replace(entry, sums=sums, deletes_file="", deletes_at=0))
+    layout.publish(store, dataclasses.replace(manifest, segments=tuple(entries)))
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_a_store_from_before_keys_and_shared_bitmaps_is_read_and_grows(tmp_path: Path, with_keys: bool) -> None:
+    documents = corpus(24)
+    for name in ("old", "new"):
+        build(documents[:16], tmp_path / name, SPEC)
+        grow.delete(tmp_path / name, ["d001", "d009"])
+    aged(tmp_path / "old", with_keys)
+    held = sorted(p.name for p in (tmp_path / "old" / "deletes").iterdir() if "." in p.name)
+    manifest = layout.read_manifest(tmp_path / "old")[0]
+    assert len(held) == 2 and b"deletes_file" not in manifest.encode() and b"deletes_at" not in manifest.encode()
+    assert hits(tmp_path / "old") == hits(tmp_path / "new")
+    assert Datastore.open(tmp_path / "old").document("d003") == documents[3]
+    changed = dataclasses.replace(documents[5], text="A wholly new account of the glacier.")
+    for step in (
+        lambda store: grow.add(store, [*documents[15:], changed, documents[9]]),
+        lambda store: grow.delete(store, ["d002", "d013", "d020", "nobody"]),
+        lambda store: grow.compact(store),
+    ):
+        step(tmp_path / "old"), step(tmp_path / "new")
+        found = [layout.read_manifest(tmp_path / name)[0] for name in ("old", "new")]
+        assert found[0].passages == found[1].passages and found[0].documents == found[1].documents
+        assert hits(tmp_path / "old") == hits(tmp_path / "new")
+        assert grow.content_digest(tmp_path / "old") == grow.content_digest(tmp_path / "new")
+    (entry,) = layout.read_manifest(tmp_path / "old")[0].segments
+    path = tmp_path / "old" / "segments" / entry.id / keys.FILE  # a merged segment has them
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match=f"{keys.FILE}: damaged"):
+        grow.delete(tmp_path / "old", ["d003"])
 
 
 class Killed(BaseException):
