@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -95,14 +96,14 @@ def one_round(documents: Sequence[Document], store: Path, size: int, n: int) -> 
 def measured(documents: Sequence[Document], sizes: Sequence[int], folder: Path) -> list[dict[str, float]]:
     """A row a size: medians over `ROUNDS`, the sizes taken in turn so that they meet the same load."""
     stores = {size: folder / f"store{size}" for size in sizes}
-    building_s = {size: timed(lambda size=size: building.build(renamed(documents, size), stores[size]))
+    building_s = {size: timed(partial(building.build, renamed(documents, size), stores[size]))
                   for size in sizes}  # fmt: skip
     rounds = [{size: one_round(documents, stores[size], size, n) for size in sizes} for n in range(ROUNDS)]
     rows = []
     for size in sizes:
         medians = {name: statistics.median(one[size][name] for one in rounds) for name in rounds[0][size]}
         before = len(layout.read_manifest(stores[size])[0].segments)
-        compact_s = timed(lambda size=size: grow.compact(stores[size]))[0]
+        compact_s = timed(partial(grow.compact, stores[size]))[0]
         rows.append({"documents": size, "segments": before, "build_s": building_s[size][0],
                      "build_cpu_s": building_s[size][1], **medians, "compact_s": compact_s})  # fmt: skip
     return rows
