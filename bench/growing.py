@@ -29,7 +29,7 @@ import numpy as np
 from sleuth.corpora.read import read
 from sleuth.corpora.records import Document
 from sleuth.retrieval import build as building
-from sleuth.retrieval import grow, layout
+from sleuth.retrieval import grow, layout, merge
 from sleuth.retrieval.store import Datastore
 
 ROOT = Path(__file__).parents[1]
@@ -98,15 +98,28 @@ def measured(documents: Sequence[Document], sizes: Sequence[int], folder: Path) 
     stores = {size: folder / f"store{size}" for size in sizes}
     building_s = {size: timed(partial(building.build, renamed(documents, size), stores[size]))
                   for size in sizes}  # fmt: skip
+    os.sync()  # or a round would wait for what the builds wrote
     rounds = [{size: one_round(documents, stores[size], size, n) for size in sizes} for n in range(ROUNDS)]
     rows = []
     for size in sizes:
         medians = {name: statistics.median(one[size][name] for one in rounds) for name in rounds[0][size]}
         before = len(layout.read_manifest(stores[size])[0].segments)
+        merging = merging_add(documents, stores[size], size)
         compact_s = timed(partial(grow.compact, stores[size]))[0]
         rows.append({"documents": size, "segments": before, "build_s": building_s[size][0],
-                     "build_cpu_s": building_s[size][1], **medians, "compact_s": compact_s})  # fmt: skip
+                     "build_cpu_s": building_s[size][1], **medians, "merging_add_s": merging[0],
+                     "merging_add_cpu_s": merging[1], "compact_s": compact_s})  # fmt: skip
     return rows
+
+
+def merging_add(documents: Sequence[Document], store: Path, size: int) -> tuple[float, float]:
+    """Of the next addition that merges segments; one in ten does."""
+    for n in range(ROUNDS, ROUNDS + merge.FAN_IN + 1):
+        before = len(layout.read_manifest(store)[0].segments)
+        took = timed(partial(grow.add, store, renamed(documents, ADDED, size + n * ADDED)))
+        if len(layout.read_manifest(store)[0].segments) <= before:
+            return took
+    raise AssertionError(f"expected a merge within {merge.FAN_IN + 1} additions, found none")
 
 
 def main() -> None:
