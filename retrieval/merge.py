@@ -2,8 +2,8 @@
 
 Which segments are merged is a function of the manifest alone, so that a build which was stopped goes on to the same
 store. A growing store merges as it grows (`due`), like the tiers of a log-structured merge tree (O'Neil et al. 1996):
-its segments number some tens and one more for every `MAX_DOCUMENTS` / 2 documents, and a document is written again once
-for each digit of that number at most.
+its segments number some tens and one more for every half of `MAX_PASSAGES`, and a document is written again once for
+each digit of that number at most.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sleuth.retrieval.segment import Segment
 
 MAX_DOCUMENTS = 32_000
 """Documents of a merged segment: what merging holds in memory at a time is bounded by them."""
-MAX_PASSAGES = 64_000
-"""Passages of a segment that a growing store merges on its own, for documents that are long."""
+MAX_PASSAGES = 32_000
+"""Passages of a segment that a growing store merges on its own, for long documents: some 9 kB each in memory."""
 MAX_DELETED = 0.2
 """Compacting rewrites a full segment where a greater share of it is deleted."""
 FAN_IN = 10

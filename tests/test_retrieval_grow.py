@@ -283,7 +283,7 @@ def test_ten_neighbours_of_a_size_are_due_to_be_merged_and_no_others() -> None:
     assert due(entries(*[50] * 5, 7, *[50] * 5)) == [str(n) for n in range(11)]  # with the smaller one among them
     assert due(entries(*[50] * 5, 700, *[50] * 5)) == []
     assert due(entries(*[5_000] * 10)) == ten[:6]  # to the largest that a segment may be
-    assert due(entries(*[2_000] * 10, passages=10)) == ten[:3]
+    assert due(entries(*[2_000] * 10, passages=5)) == ten[:3]
     assert due(entries(*[20_000] * 20)) == [] == due(entries(*[3_000] * 20, passages=20))  # full
     assert due(entries(*[2_000] * 12), ("1",)) == [str(n) for n in range(2, 12)]
     assert due(entries(*[2_000] * 12), ("2",)) == []
