@@ -174,7 +174,10 @@ def test_a_reader_keeps_its_version_through_deletion_and_compaction(tmp_path: Pa
     reader = Datastore.open(tmp_path / "s")
     grow.delete(tmp_path / "s", ["d001", "d006"])
     grow.compact(tmp_path / "s")
-    grow.compact(tmp_path / "s", max_documents=1)
+    for n in range(3):  # what the reader has open is gone from the disk by then
+        grow.add(tmp_path / "s", [Document(f"x{n}", f"Extra {n}.")])
+    held = {entry.id for entry in reader.manifest.segments}
+    assert not held & {path.name for path in (tmp_path / "s" / "segments").iterdir()}
     found = {hit.passage.doc_id for rows in reader.search(QUERIES, 50) for hit in rows}
     assert {"d001", "d006"} <= found and reader.document("d001")
 
