@@ -39,6 +39,8 @@ stages = ["length", "near"]
 paths = ["pages"]
 [stage.length]
 min_words = 10
+[limits]
+seconds = 20
 [shards]
 files = 50
 """
