@@ -1,4 +1,4 @@
-"""What it costs to change a store: adding 1,000 documents and deleting 500, in stores ten times apart in size.
+"""What it costs to change a store: adding 1,000 documents and deleting 500, in stores of sizes that are far apart.
 
 Texts are passages of the given corpora under new ids, repeated where there are too few; vectors are RANDOM, so that
 the figures are those of the store and not of an embedder. Beside them stand the physical limit (the bytes that a change
@@ -12,11 +12,13 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -27,7 +29,7 @@ import numpy as np
 from sleuth.corpora.read import read
 from sleuth.corpora.records import Document
 from sleuth.retrieval import build as building
-from sleuth.retrieval import grow, layout
+from sleuth.retrieval import grow, layout, merge
 from sleuth.retrieval.store import Datastore
 
 ROOT = Path(__file__).parents[1]
@@ -54,10 +56,11 @@ def renamed(documents: Sequence[Document], count: int, first: int = 0) -> list[D
     return [dataclasses.replace(d, id=f"r{n:08d}", metadata={"copy": n // len(documents)}) for n, d in rounds]
 
 
-def seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock and CPU seconds."""
+    started, cpu = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
 def plain_write(store: Path, folder: Path) -> float:
@@ -72,32 +75,51 @@ def plain_write(store: Path, folder: Path) -> float:
                 file.flush()
                 os.fsync(file.fileno())
 
-    return seconds(write)
+    return timed(write)[0]
 
 
-def measured(documents: Sequence[Document], size: int, folder: Path) -> dict[str, float]:
-    """Medians over `ROUNDS` at one size, in seconds."""
-    store = folder / f"store{size}"
-    build_s = seconds(lambda: building.build(renamed(documents, size), store))
-    adds, deletions, plains = [], [], []
-    for n in range(ROUNDS):
-        first = size + n * ADDED
-        new = renamed(documents, ADDED, first)
-        adds.append(seconds(lambda new=new: grow.add(store, new)))
-        plains.append(plain_write(store, folder))
-        chosen = np.random.default_rng(n).choice(size, DELETED, replace=False)
-        gone = [f"r{row:08d}" for row in chosen]
-        deletions.append(seconds(lambda gone=gone: grow.delete(store, gone)))
-        opened = Datastore.open(store, verify=False)
-        found = opened.sql(f"select count(*) from documents where id in {(*gone, new[0].id)}")[1][0][0]
-        if found != 1:
-            raise AssertionError(f"expected the added document and none of the deleted, found {found}")
-    segments = len(layout.read_manifest(store)[0].segments)
-    compact_s = seconds(lambda: grow.compact(store))
-    return {
-        "documents": size, "segments": segments, "build_s": build_s, "add_s": statistics.median(adds),
-        "delete_s": statistics.median(deletions), "plain_write_s": statistics.median(plains), "compact_s": compact_s,
-    }  # fmt: skip
+def one_round(documents: Sequence[Document], store: Path, size: int, n: int) -> dict[str, float]:
+    """Seconds of adding and of deleting, checked by what is found afterwards."""
+    new = renamed(documents, ADDED, size + n * ADDED)
+    added = timed(lambda: grow.add(store, new))
+    plain = plain_write(store, store.parent)
+    gone = [f"r{row:08d}" for row in np.random.default_rng(n).choice(size, DELETED, replace=False)]
+    deleted = timed(lambda: grow.delete(store, gone))
+    opened = Datastore.open(store, verify=False)
+    found = opened.sql(f"select count(*) from documents where id in {(*gone, new[0].id)}")[1][0][0]
+    if found != 1:
+        raise AssertionError(f"expected the added document and none of the deleted, found {found}")
+    return {"add_s": added[0], "add_cpu_s": added[1], "delete_s": deleted[0], "delete_cpu_s": deleted[1],
+            "plain_write_s": plain}  # fmt: skip
+
+
+def measured(documents: Sequence[Document], sizes: Sequence[int], folder: Path) -> list[dict[str, float]]:
+    """A row a size: medians over `ROUNDS`, the sizes taken in turn so that they meet the same load."""
+    stores = {size: folder / f"store{size}" for size in sizes}
+    building_s = {size: timed(partial(building.build, renamed(documents, size), stores[size]))
+                  for size in sizes}  # fmt: skip
+    os.sync()  # or a round would wait for what the builds wrote
+    rounds = [{size: one_round(documents, stores[size], size, n) for size in sizes} for n in range(ROUNDS)]
+    rows = []
+    for size in sizes:
+        medians = {name: statistics.median(one[size][name] for one in rounds) for name in rounds[0][size]}
+        before = len(layout.read_manifest(stores[size])[0].segments)
+        merging = merging_add(documents, stores[size], size)
+        compact_s = timed(partial(grow.compact, stores[size]))[0]
+        rows.append({"documents": size, "segments": before, "build_s": building_s[size][0],
+                     "build_cpu_s": building_s[size][1], **medians, "merging_add_s": merging[0],
+                     "merging_add_cpu_s": merging[1], "compact_s": compact_s})  # fmt: skip
+    return rows
+
+
+def merging_add(documents: Sequence[Document], store: Path, size: int) -> tuple[float, float]:
+    """Of the next addition that merges segments; one in ten does."""
+    for n in range(ROUNDS, ROUNDS + merge.FAN_IN + 1):
+        before = len(layout.read_manifest(store)[0].segments)
+        took = timed(partial(grow.add, store, renamed(documents, ADDED, size + n * ADDED)))
+        if len(layout.read_manifest(store)[0].segments) <= before:
+            return took
+    raise AssertionError(f"expected a merge within {merge.FAN_IN + 1} additions, found none")
 
 
 def main() -> None:
@@ -108,14 +130,19 @@ def main() -> None:
     building.embedder = lambda spec, device: RandomVectors()  # type: ignore[assignment,return-value]
     documents = list(read(options.corpus, lambda drop: None))
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measured(documents, size, Path(folder)) for size in options.sizes]
+        load = os.getloadavg()[0]
+        rows = measured(documents, options.sizes, Path(folder))
     for row in rows:
         print("  ".join(f"{name} {value:,.3f}" for name, value in row.items()))
-    ratios = {name: rows[-1][name] / rows[0][name] for name in ("build_s", "add_s", "delete_s")}
+    ratios = {
+        name: rows[-1][name] / rows[0][name] for name in ("build_s", "add_s", "add_cpu_s", "delete_s", "delete_cpu_s")
+    }
     print("largest over smallest:", "  ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
     results = {
         "rows": rows,
         "largest_over_smallest": ratios,
+        "load_before": load,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "added": ADDED,
         "deleted": DELETED,
         "cpus": os.cpu_count(),

@@ -78,6 +78,14 @@ def _grown(folder: Path) -> None:
     grow.delete(folder / "store", [f"d{n:03d}" for n in range(0, 16, 2)])
 
 
+def _crumbs(folder: Path) -> None:
+    """Ten segments, which the next addition merges."""
+    _store(folder, 8)
+    grow.delete(folder / "store", ["d003"])
+    for n in range(9):
+        grow.add(folder / "store", [Document(f"x{n}", f"Extra number {n}, told briefly.")])
+
+
 def _changed() -> list[Document]:
     return [replace(d, text=f"{d.text} Told anew.") for d in documents(30)[10:]]
 
@@ -113,6 +121,7 @@ OPERATIONS: dict[str, Operation] = {
     "build": Operation(lambda folder: None, _store, _content),
     "add": Operation(_store, lambda folder: grow.add(folder / "store", documents(40)[24:]), _content),
     "update": Operation(_store, lambda folder: grow.add(folder / "store", _changed()), _content),
+    "merge": Operation(_crumbs, lambda folder: grow.add(folder / "store", documents(30)[20:]), _content),
     "delete": Operation(
         _grown, lambda folder: grow.delete(folder / "store", [f"d{n:03d}" for n in range(9)]), _content
     ),

@@ -1,19 +1,22 @@
 """What a corpus costs beyond extraction: CPU of each stage, two workers against one, memory as the corpus grows.
 
-Pages are HTML files of one folder. The rest of the pipeline is measured in CPU seconds against the plain loop over the
-same pages (read and extract, no recipe), workers in wall-clock against one worker, so the machine must be quiet for the
-latter. Beside them stands the limit: two busy processes that share nothing against one. Usage: ``python
-bench/pipeline.py FOLDER [--pages 600]``; prints a table and writes bench/results/pipeline.json.
+Pages are HTML files of one folder, every so-manyth of all its parts. The rest of the pipeline is measured in CPU
+seconds against the plain loop over the same pages (read and extract, no recipe). Workers are measured in wall-clock
+against one worker, three times in turn with the limit: what two busy processes that share nothing and have started give
+over one, on this machine and under its load; so nothing else may be running. Memory is the peak of the driver and of
+its largest worker at 1, 4 and 16 times ``--memory-pages`` different pages. Usage: ``python bench/pipeline.py FOLDER
+[--pages 600] [--memory-pages 600] [--parts stages workers memory]``; prints a table and writes the parts that were
+measured into bench/results/pipeline.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,6 +39,8 @@ stages = ["length", "near"]
 paths = ["pages"]
 [stage.length]
 min_words = 10
+[limits]
+seconds = 20
 [shards]
 files = 50
 """
@@ -51,6 +56,18 @@ if __name__ == "__main__":
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     print(json.dumps([made.documents, int(peak.split()[1]) * 1024, workers]))
 """
+
+BUSY = """
+import sys
+print("ready", flush=True)
+sys.stdin.readline()
+total = 0
+for n in range(40_000_000):
+    total += n
+"""
+"""Of a plain process, which imports nothing: it starts, tells, waits and works."""
+PARTS = ("stages", "workers", "memory")
+ROUNDS = 3
 
 
 def cpu() -> float:
@@ -90,71 +107,88 @@ def wall(recipe_path: Path, work: Path, workers: int) -> float:
     return time.perf_counter() - started
 
 
-def busy(_: int = 0) -> None:
-    total = 0
-    for n in range(20_000_000):
-        total += n
-
-
-def limit() -> float:
-    """Wall-clock of twice the work in one process over that in two."""
-    context = multiprocessing.get_context("spawn")
+def limit(processes: int) -> float:
+    """Wall-clock of as many plain processes, each with the same work, from a moment when all have started."""
+    running = [subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+               for _ in range(processes)]  # fmt: skip
+    for process in running:
+        process.stdout.readline()  # type: ignore[union-attr]
     started = time.perf_counter()
-    busy()
-    busy()
-    one = time.perf_counter() - started
-    started = time.perf_counter()
-    processes = [context.Process(target=busy) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return one / (time.perf_counter() - started)
+    for process in running:
+        process.stdin.write("go\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+    for process in running:
+        process.wait()
+    return time.perf_counter() - started
 
 
-def memory(pages: list[Path], folder: Path) -> list[dict[str, int]]:
-    """Peak resident bytes of driver and worker at 1, 4 and 16 times the pages, none a duplicate of another."""
+def two_over_one(recipe_path: Path, folder: Path) -> dict[str, object]:
+    """Medians over rounds of how many times one worker's rate two have, and two plain processes."""
+    rounds = []
+    for n in range(ROUNDS):
+        one, two = (wall(recipe_path, folder / f"round{n}-{count}", count) for count in (1, 2))
+        alone, both = limit(1), limit(2)
+        rounds.append({"one_worker_s": one, "two_workers_s": two, "ratio": one / two, "limit": 2 * alone / both})
+        shutil.rmtree(folder)
+    ratio, most = (statistics.median(row[name] for row in rounds) for name in ("ratio", "limit"))
+    return {"ratio": ratio, "limit": most, "share_of_limit": ratio / most, "rounds": rounds}
+
+
+def chosen(found: list[Path], count: int) -> list[Path]:
+    """Every so-manyth."""
+    return [found[n * len(found) // count] for n in range(min(count, len(found)))]
+
+
+def memory(found: list[Path], count: int, folder: Path) -> list[dict[str, int]]:
+    """Peak resident bytes of driver and worker at 1, 4 and 16 times ``count`` pages."""
     rows = []
     for times in (1, 4, 16):
         home = folder / f"times{times}"
-        (home / "pages").mkdir(parents=True)
-        for copy in range(times):
-            for n, page in enumerate(pages):
-                text = page.read_text(errors="replace").replace(" the ", f" the{copy} ").replace(" a ", f" a{copy} ")
-                (home / "pages" / f"{copy:02d}-{n:04d}.html").write_text(text, encoding="utf-8")
-        (home / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+        pages = copied(chosen(found, times * count), home)
         script = home / "run.py"
         script.write_text(MEMORY, encoding="utf-8")
         command = [sys.executable, str(script), str(home / "recipe.toml"), str(home / "work"), str(ROOT)]
         done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        rows.append(
-            {"pages": times * len(pages), "documents": done[0], "driver_bytes": done[1], "worker_bytes": done[2]}
-        )
+        rows.append({"pages": pages, "documents": done[0], "driver_bytes": done[1], "worker_bytes": done[2]})
+        print(rows[-1], flush=True)
         shutil.rmtree(home)
     return rows
+
+
+def copied(pages: list[Path], folder: Path) -> int:
+    """Pages below ``folder``, beside the recipe that reads them; how many."""
+    (folder / "pages").mkdir(parents=True)
+    for n, page in enumerate(pages):
+        shutil.copyfile(page, folder / "pages" / f"{n:05d}.html")
+    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    return len(pages)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pages", type=int, default=600)
+    parser.add_argument("--memory-pages", type=int, default=600)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
+    found = sorted(path for path in options.folder.rglob("*.html") if path.is_file())
+    path = ROOT / "bench" / "results" / "pipeline.json"
+    results: dict[str, object] = json.loads(path.read_bytes()) if path.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "pages").mkdir()
-        found = sorted(options.folder.rglob("*.html"))
-        pages = found[:: max(1, len(found) // options.pages)][: options.pages]  # of all its parts
-        for n, page in enumerate(pages):
-            shutil.copyfile(page, folder / "pages" / f"{n:05d}.html")
+        copied(chosen(found, options.pages), folder)
         recipe = folder / "recipe.toml"
-        recipe.write_text(RECIPE, encoding="utf-8")
-        results: dict[str, object] = {"load_before": os.getloadavg()[0], "cpu_s": stages(recipe, folder / "serial")}
-        one, two = (wall(recipe, folder / f"workers{n}", n) for n in (1, 2))
-        results |= {"wall_s_one_worker": one, "wall_s_two_workers": two, "two_over_one": one / two}
-        results |= {"two_over_one_limit": limit(), "memory": memory(pages[: max(1, options.pages // 16)], folder)}
+        load = os.getloadavg()[0]
+        if "stages" in options.parts:
+            results["cpu_s"] = stages(recipe, folder / "serial")
+        if "workers" in options.parts:
+            measured = two_over_one(recipe, folder / "workers")
+            results["two_workers"] = {"pages": options.pages, "load_before": load, **measured}
+        if "memory" in options.parts:
+            results["memory"] = memory(found, options.memory_pages, folder)
     text = json.dumps(results, indent=1)
     print(text)
-    (ROOT / "bench" / "results" / "pipeline.json").write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

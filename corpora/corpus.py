@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -43,6 +42,8 @@ from sleuth.corpora.shards import (
 Progress = Callable[[str, int, int | None], None]
 PART = 2_000
 """Documents of a part of the corpus."""
+PART_CHARS = 4_000_000
+"""Or so much text, whichever comes first: what the driver holds at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,18 @@ def _part(folder: Path, n: int) -> Path:
     return folder / f"part-{n:05d}.parquet"
 
 
+def _batch(documents: Iterator[tuple[str, Document]]) -> list[tuple[str, Document]]:
+    """The next part's; none at the end."""
+    batch: list[tuple[str, Document]] = []
+    chars = 0
+    for source, document in documents:
+        batch.append((source, document))
+        chars += len(document.text)
+        if len(batch) >= PART or chars >= PART_CHARS:
+            break
+    return batch
+
+
 @dataclass(slots=True)
 class _Assembly:
     """The stages over the corpus, and the mix; a serial pass over the shards in order."""
@@ -254,13 +267,15 @@ class _Assembly:
         order = {source.name: n for n, source in enumerate(self.recipe.sources)}
         rows: list[np.ndarray] = []
         sums: list[str] = []
-        while batch := list(islice(documents, PART)):
+        while batch := _batch(documents):
             path = _part(self.folder, len(sums))
             write_documents(path, [document for _, document in batch])
-            sums.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            with path.open("rb") as file:
+                sums.append(hashlib.file_digest(file, "sha256").hexdigest())
             values = [(order[s], mix.key_of(d.id, self.recipe.seed), count_words(d.text), len(d.text.encode()))
                       for s, d in batch]  # fmt: skip
             rows.append(np.array(values, np.uint64))
+            del batch  # before the next is drawn
         return np.concatenate([np.zeros((0, 4), np.uint64), *rows]), sums
 
     def _mixed(self, rows: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from sleuth.corpora.errors import ConfigError
 from sleuth.corpora.records import Document, Drop
+from sleuth.corpora.shingle import batches
 from sleuth.corpora.stages import Corpus, Stage
 
 BATCH = 2_000
@@ -75,8 +75,7 @@ def _repeated(corpus: Corpus, documents: int, share: float, min_documents: int) 
     try:
         connection.execute("CREATE TABLE lines (site UBIGINT, line UBIGINT)")
         connection.execute("CREATE TABLE sites (site UBIGINT)")
-        remaining = corpus.documents()
-        while batch := list(islice(remaining, BATCH)):
+        for batch in batches(corpus.documents(), BATCH):
             _count(connection, batch)
         rows = connection.execute(
             "SELECT line FROM (SELECT site, line, count(*) AS n FROM lines GROUP BY ALL HAVING n >= ?) "

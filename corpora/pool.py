@@ -78,7 +78,7 @@ def _bound_to(parent: int) -> None:
 
 
 def _how(code: int | None) -> str:
-    if code == -signal.SIGXCPU:
+    if code == -signal.SIGPROF:
         return "it took too long"
     if code == -signal.SIGKILL:
         return "its worker was killed, as happens where memory runs out"

@@ -4,17 +4,19 @@
 that names the next item, so that a shard which was stopped anywhere goes on after its last part and ends with the same
 bytes. Before each item the worker notes which one it is, and the system ends a worker that takes more than its time
 over one; `after_death` lets it be tried once more, then puts it among those that are skipped, with the reason, and the
-shard goes on.
+shard goes on. An item has half of its time for each try, whatever is done with it, so it costs its limit and no more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import os
 import resource
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,7 +46,8 @@ class Limits:
     """What one item may take."""
 
     seconds: int = 2
-    """Of CPU, so that a busy machine changes nothing; counted in whole seconds, so up to one more passes."""
+    """Of CPU, so that a busy machine changes nothing, over two tries: an item that takes more than half of it is ended,
+    tried once more for as long, and left out."""
     memory_bytes: int = 2 << 30
     """Address space beyond what the worker had at the start of the shard."""
 
@@ -156,6 +159,7 @@ def run(job: ShardJob) -> ShardState:
     folder = Path(job.folder)
     with kept(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _warm(job)
         with _limited(folder, job.limits) as guard:
             return _Run(job, folder, guard, state).run()
 
@@ -177,8 +181,8 @@ def after_death(job: ShardJob, how: str) -> ShardJob:
         file, item, phase, name = json.loads((Path(job.folder) / "AT").read_bytes())
     except (OSError, ValueError) as error:
         raise StoreError(f"{job.folder}: {how} before it met any document: {error}") from error
-    entry = (file, item, phase == "read", f"{how} over this document (limits: {job.limits.seconds} s of CPU, "
-             f"{job.limits.memory_bytes:,} bytes)")  # fmt: skip
+    entry = (file, item, phase == "read", f"{how} over this document (limits: {job.limits.seconds} s of CPU over two "
+             f"tries, {job.limits.memory_bytes:,} bytes)")  # fmt: skip
     if (file, item) not in job.doubted:
         return replace(job, doubted=(*job.doubted, (file, item)))
     if any(known[:3] == entry[:3] for known in job.skip):
@@ -199,17 +203,19 @@ class _Run:
     def run(self) -> ShardState:
         items = self._items()
         while not self.state.done:
-            documents: list[tuple[int, int, Document]] = []
+            documents: list[tuple[int, int, Document, float]] = []
             at, chars, done = (len(self.job.files), 0), 0, True
             for count, (n, number, item) in enumerate(items, start=1):
                 if (document := self._made(n, number, item)) is not None:
-                    documents.append((n, number, document))
+                    documents.append((n, number, document, self.guard.left()))
                     chars += len(document.text)
                 if count >= PART or chars >= PART_CHARS:
                     at, done = (n, number + 1), False
                     break
+            self.guard.rest()
             inputs = len(documents) + len(self.drops)
             kept = list(stages.chain(self._noted(documents), self.job.stages, self.drops.append))
+            self.guard.rest()
             self._write(kept, at, inputs, done)
         return self.state
 
@@ -223,7 +229,7 @@ class _Run:
             unreadable = {item: reason for file, item, rest, reason in self.job.skip if file == n and rest}
             for number in itertools.count():
                 self.skipping = n == first_file and number < first_item
-                self.guard.note(n, number, "read", f"{name}: item {number}")
+                self.guard.note(n, number, "read", f"{name}: item {number}", self.guard.seconds)
                 if number in unreadable:
                     self._drop(Drop(f"{name}: from item {number} on", "read", unreadable[number]))
                     break
@@ -242,7 +248,7 @@ class _Run:
             if (file, left_out, rest) == (n, number, False):
                 self.drops.append(Drop(item.id, "extract", reason))
                 return None
-        self.guard.note(n, number, "parse", item.id)
+        self.guard.note(n, number, "parse", item.id, self.guard.left())
         try:
             document = made(item, self.drops.append)
         except MemoryError:
@@ -253,10 +259,10 @@ class _Run:
             return document
         return replace(document, source=self.job.source)
 
-    def _noted(self, documents: Sequence[tuple[int, int, Document]]) -> Iterator[Document]:
-        """For the stages; each document has its own time there."""
-        for n, number, document in documents:
-            self.guard.note(n, number, "parse", document.id)
+    def _noted(self, documents: Sequence[tuple[int, int, Document, float]]) -> Iterator[Document]:
+        """For the stages; each document has there what its parsing left of its time."""
+        for n, number, document, left in documents:
+            self.guard.note(n, number, "parse", document.id, left)
             yield document
 
     def _write(self, documents: Sequence[Document], at: tuple[int, int], inputs: int, done: bool) -> None:
@@ -288,34 +294,52 @@ def _size(path: str) -> int:
         return 0
 
 
+@functools.lru_cache(maxsize=8)
+def _warmed(chosen: str) -> None:
+    page = Page("warm", b"<html><body><p>A page that loads what all others need, once.</p></body></html>", ".html")
+    document = made(page, lambda drop: None)
+    list(stages.chain([document] if document else [], json.loads(chosen), lambda drop: None))
+
+
+def _warm(job: ShardJob) -> None:
+    """Load the libraries and models of a shard before any item's time runs; once a process."""
+    _warmed(json.dumps(job.stages))
+
+
 @dataclass(slots=True)
 class Guard:
-    """What a worker is at, on disk, and its time for it."""
+    """What a worker is at, on disk, and its time for it: a timer of the process's CPU that ends it by SIGPROF."""
 
     descriptor: int
-    seconds: int
+    seconds: float
+    """Of one try at an item."""
 
-    def note(self, file: int, item: int, phase: str, name: str) -> None:
+    def note(self, file: int, item: int, phase: str, name: str, seconds: float) -> None:
+        """From here on the worker is at that item, and has ``seconds`` for it."""
+        signal.setitimer(signal.ITIMER_PROF, max(seconds, 1e-3))
         data = json.dumps([file, item, phase, name[:500]]).encode()
         os.pwrite(self.descriptor, data.ljust(4096), 0)
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        soft = int(used.ru_utime + used.ru_stime) + 1 + self.seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+    def left(self) -> float:
+        return signal.getitimer(signal.ITIMER_PROF)[0]
+
+    def rest(self) -> None:
+        """What follows is at no item's cost."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 @contextlib.contextmanager
 def _limited(folder: Path, limits: Limits) -> Iterator[Guard]:
     """The limits hold inside; where they are passed, the system ends the process or memory is refused."""
-    before = {
-        kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_CORE)
-    }
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE)}
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     descriptor = os.open(folder / "AT", os.O_RDWR | os.O_CREAT)
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, before[resource.RLIMIT_CORE][1]))
         resource.setrlimit(resource.RLIMIT_AS, (size + limits.memory_bytes, before[resource.RLIMIT_AS][1]))
-        yield Guard(descriptor, limits.seconds)
+        yield Guard(descriptor, limits.seconds / 2)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         os.close(descriptor)
         for kind, values in before.items():
             resource.setrlimit(kind, values)

@@ -17,6 +17,8 @@ import numpy as np
 from sleuth.corpora.records import Document
 
 BATCH_CHARS = 1 << 20
+SPAN = 1 << 17
+"""Characters whose words are hashed at a time; a single longer word is one span."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that it has an inverse modulo 2^64: a word's hash is made free of the place where the word stands."""
 _STEP = 0xD6E8FEB86659FD93
@@ -34,7 +36,7 @@ class Shingles:
 
 
 def batches(documents: Iterable[Document], count: int) -> Iterator[list[Document]]:
-    """At most ``count`` documents at a time, and at most about `BATCH_CHARS` of text: shingling takes 40 bytes a
+    """At most ``count`` documents at a time, and at most about `BATCH_CHARS` of text: shingling takes 16 bytes a
     character."""
     batch: list[Document] = []
     chars = 0
@@ -81,11 +83,24 @@ def _words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     firsts = np.concatenate([[0], np.searchsorted(starts, ends)])
     if not len(starts):
         return np.zeros(0, np.uint64), firsts
-    powers, inverses = _powers(1 << max(16, int(len(codes) - 1).bit_length()))
+    words = np.empty(len(starts), np.uint64)
+    first = 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + SPAN)) - 1)
+        end = int(starts[last]) if last < len(starts) else len(codes)
+        words[first:last] = _hashed(codes[starts[first] : end], kind[starts[first] : end], starts[first:last])
+        first = last
+    return mixed(words), firsts
+
+
+def _hashed(codes: np.ndarray, kind: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(W,) uint64: of each word the sum of its codes, each times a power of the base by its place in the word."""
+    powers, inverses = _powers(SPAN) if len(codes) <= SPAN else _powers.__wrapped__(len(codes))
     values = codes.astype(np.uint64)
     values *= powers[: len(codes)]
     values *= kind > 0
-    return mixed(np.add.reduceat(values, starts) * inverses[starts]), firsts
+    own = starts - starts[0]
+    return np.add.reduceat(values, own) * inverses[own]
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
@@ -107,7 +122,7 @@ def _kinds() -> np.ndarray:
     return kinds
 
 
-@functools.lru_cache(maxsize=2)
+@functools.cache
 def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     """``_BASE ** n`` and its inverse for n below ``count``, modulo 2^64."""
     inverse = np.uint64(pow(int(_BASE), -1, 1 << 64))

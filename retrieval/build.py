@@ -20,18 +20,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from sleuth.corpora.dedup import Seen, copy_of, digest, taken
+from sleuth.corpora.dedup import digest
 from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.pool import Engine, run_all
 from sleuth.corpora.read import read
 from sleuth.corpora.records import Document, Drop
 from sleuth.corpora.shards import write_documents
-from sleuth.retrieval import deletes, job, keys, layout
+from sleuth.retrieval import deletes, job, layout, merge
 from sleuth.retrieval.embed import Embedder, embedder
+from sleuth.retrieval.index import covered
 from sleuth.retrieval.job import Made, SegmentJob
-from sleuth.retrieval.keys import Keys
+from sleuth.retrieval.known import Known, Replaced
 from sleuth.retrieval.layout import Manifest, SegmentEntry
 from sleuth.retrieval.tokens import Analyzer
 
@@ -42,8 +41,6 @@ BLOCK = 256
 """Documents looked up at a time among those that are stored."""
 WHOLE = {"max_words": (1, 10**9), "segment_documents": (1, 10**9), "title_weight": (0, 20)}
 """Whole numbers of a spec, with the least and the most that each can be."""
-Place = tuple[Keys, int]
-"""Where a stored document stands: its segment, and its row there."""
 _PASSAGE_ID = re.compile(r"#\d+\Z")
 
 
@@ -84,7 +81,7 @@ class BuildReport:
     """In the store, with those of earlier builds."""
     passages: int
     seconds: dict[str, float]
-    """Wall-clock per stage: read, dedup, chunk, embed, bm25, write, total."""
+    """Wall-clock per stage: read, dedup, chunk, embed, bm25, merge, write, total."""
     peak_bytes: int
     """Largest resident memory of the process so far."""
     drops: str
@@ -120,7 +117,7 @@ class _Batch:
 
     documents: list[Document]
     digests: list[bytes]
-    replaced: list[tuple[str, int]]
+    replaced: Replaced
 
 
 @dataclass(slots=True)
@@ -132,18 +129,17 @@ class _Build:
     update: bool = False
     workers: int = 0
     engine: Engine = "local"
-    seen: Seen = field(default_factory=Seen)
-    """Documents that are kept and not in ``stored`` yet."""
-    stored: list[Keys] = field(default_factory=list)
-    committed: list[tuple[str, list[str], list[bytes]]] = field(default_factory=list)
-    """Segments to be taken into ``stored``: name, ids, digests."""
-    replaced: list[tuple[str, int]] = field(default_factory=list)
-    """Segment and row of the documents that those in the batch being drawn take the place of."""
     counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("read", "kept", "added", "updated", "dedup", "rejected"), 0)
+        default_factory=lambda: dict.fromkeys(("read", "kept", "added", "dedup", "rejected"), 0)
     )
     seconds: dict[str, float] = field(default_factory=dict)
     log: TextIO = field(default=sys.stderr, repr=False)
+    known: Known = field(init=False)
+    indexed: frozenset[str] = frozenset()
+    """Segments that an index covers: they are not merged."""
+
+    def __post_init__(self) -> None:
+        self.known = Known(self.out, self.update)
 
     def run(self, inputs: Sequence[str | Path] | Iterable[Document]) -> BuildReport:
         started = time.monotonic()
@@ -175,8 +171,8 @@ class _Build:
         with log_path.open("w", encoding="utf-8") as self.log:
             for batch, folder, made in self._segments(self._new(documents), model):
                 manifest = self._commit(batch, folder, made, manifest)
-            if self.replaced:
-                manifest = self._publish(manifest, self.replaced)
+            if replaced := self.known.draw_replaced():
+                manifest = self._publish(manifest, replaced)
         layout.sweep(self.out)
         return manifest, log_path
 
@@ -202,77 +198,35 @@ class _Build:
             names = ("embedder", "revision", "dims", "max_words", "language", "title_weight")
             theirs, ours = ({name: getattr(m, name) for name in names} for m in (current, fresh))
             raise StoreError(f"{self.out}: built with {theirs}, but this build has {ours}; use another folder")
-        for entry in current.segments:
-            folder = self.out / "segments" / entry.id
-            layout.check_sums(folder, entry.sums, contents=(keys.HASHES, keys.ROWS))
-            self.stored.append(Keys.open(folder, deletes.alive(self.out, entry)))
+        self.known.open(current)
+        self.indexed = covered(self.out)
         return current
 
     def _new(self, documents: Iterator[Document]) -> Iterator[tuple[Document, bytes]]:
         """Documents to be added, with their digests; all others are counted."""
         while block := self._block(documents):
             with self._timed("dedup"):
-                self._take_committed()
                 found = [digest(document) for document in block]
-                by_id, by_digest = self._places([document.id for document in block], found)
+                by_id, by_digest = self.known.places([document.id for document in block], found)
             for n, (document, key) in enumerate(zip(block, found, strict=True)):
                 self.counts["read"] += 1
                 self.progress("read", self.counts["read"], None)
                 with self._timed("dedup"):
-                    if self._is_kept(key, by_id.get(n)):
+                    if self.known.is_kept(key, by_id.get(n)):
                         self.counts["kept"] += 1
                         continue
-                    drop = self._judged(document, key, by_id.get(n), by_digest.get(n))
+                    drop = _unusable(document)
+                    if drop is None:
+                        drop = self.known.judged(document, key, by_id.get(n), by_digest.get(n))
                 if drop is not None:
                     self._drop(drop, read=False)
                     continue
-                self.seen.keep(document.id, key)
+                self.known.seen.keep(document.id, key)
                 yield document, key
 
     def _block(self, documents: Iterator[Document]) -> list[Document]:
         with self._timed("read"):
             return list(islice(documents, BLOCK))
-
-    def _take_committed(self) -> None:
-        """From here on, what was committed is looked up on disk; this build has met all of it."""
-        for name, ids, digests in self.committed:
-            for doc_id, key in zip(ids, digests, strict=True):
-                self.seen.forget(doc_id, key)
-            taken_in = Keys.open(self.out / "segments" / name, None)
-            taken_in.met[:] = True
-            self.stored.append(taken_in)
-        self.committed.clear()
-
-    def _places(self, ids: list[str], digests: list[bytes]) -> tuple[dict[int, Place], dict[int, Place]]:
-        """Stored documents with these ids and with these digests, by position."""
-        hashed = keys.hashes(ids, digests)
-        by_id: dict[int, Place] = {}
-        by_digest: dict[int, Place] = {}
-        for part in self.stored:
-            by_id |= {n: (part, row) for n, row in part.ids(ids, hashed).items()}
-            by_digest |= {n: (part, row) for n, row in part.digests(digests, hashed).items()}
-        return by_id, by_digest
-
-    def _is_kept(self, key: bytes, named: Place | None) -> bool:
-        """Whether this is the first input that names a stored document, and equals it."""
-        if named is None or named[0].met[named[1]] or named[0].columns["digest"][named[1]].as_py() != key:
-            return False
-        named[0].met[named[1]] = True
-        return True
-
-    def _judged(self, document: Document, key: bytes, named: Place | None, equal: Place | None) -> Drop | None:
-        """Why a document is not added, or None; where it is an update, the stored one is marked as deleted."""
-        if (drop := _unusable(document) or self.seen.drop(document, key)) is not None:
-            return drop
-        if named is not None and self.update and not named[0].met[named[1]]:
-            part, row = named
-            part.met[row], part.alive[row] = True, False
-            self.replaced.append((part.segment, row))
-            self.counts["updated"] += 1
-            named = None
-        if equal is not None and equal[0].alive[equal[1]]:
-            return copy_of(document, equal[0].columns["id"][equal[1]].as_py())
-        return taken(document) if named is not None else None
 
     def _drop(self, drop: Drop, read: bool = True) -> None:
         self.counts["read"] += read
@@ -304,7 +258,7 @@ class _Build:
 
     def _batches(self, new: Iterator[tuple[Document, bytes]]) -> Iterator[_Batch]:
         while rows := list(islice(new, self.spec.segment_documents)):
-            replaced, self.replaced = self.replaced, []
+            replaced = self.known.draw_replaced()
             yield _Batch([document for document, _ in rows], [key for _, key in rows], replaced)
 
     def _jobs(
@@ -321,7 +275,11 @@ class _Build:
                              self.device)  # fmt: skip
 
     def _commit(self, batch: _Batch, folder: Path, made: Made, manifest: Manifest) -> Manifest:
-        """The manifest with one more segment, published."""
+        """The manifest with one more segment, published; what is due to be merged is merged before, so that the same
+        documents make the same store wherever a build was stopped."""
+        with self._timed("merge"):
+            while group := merge.due(manifest.segments, self.indexed):
+                manifest = self._merge(group, manifest)
         with self._timed("write"):
             name = f"{manifest.version + 1:06d}-{made.sums[:12]}"
             folder.rename(self.out / "segments" / name)
@@ -330,23 +288,24 @@ class _Build:
             manifest = self._publish(manifest, batch.replaced, entry)
         for stage, seconds in made.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.committed.append((name, [document.id for document in batch.documents], batch.digests))
+        self.known.committed(name, [document.id for document in batch.documents], batch.digests)
         self.counts["added"] += made.documents
         self.progress("commit", manifest.documents, None)
         return manifest
 
-    def _publish(self, manifest: Manifest, replaced: Sequence[tuple[str, int]], *added: SegmentEntry) -> Manifest:
+    def _merge(self, group: Sequence[SegmentEntry], manifest: Manifest) -> Manifest:
+        into = merge.merged(self.out, manifest, group)
+        self.known.merged(group, into)
+        entries = list(manifest.segments)
+        at = entries.index(group[0])
+        entries[at : at + len(group)] = into
+        manifest = replace(manifest, version=manifest.version + 1, segments=tuple(entries))
+        layout.publish(self.out, manifest)
+        return manifest
+
+    def _publish(self, manifest: Manifest, replaced: Replaced, *added: SegmentEntry) -> Manifest:
         """The next version, with a segment more and without the documents that were replaced."""
-        rows: dict[str, list[int]] = {}
-        for name, row in replaced:
-            rows.setdefault(name, []).append(row)
-        masks = {}
-        for entry in manifest.segments:
-            if entry.id in rows:
-                mask = deletes.alive(self.out, entry)
-                masks[entry.id] = np.ones(entry.documents, bool) if mask is None else mask
-                masks[entry.id][rows[entry.id]] = False
-        entries = deletes.write(self.out, masks, manifest.segments)
+        entries = deletes.write(self.out, self.known.masks(manifest, replaced), manifest.segments)
         manifest = replace(manifest, version=manifest.version + 1, segments=(*entries, *added))
         layout.publish(self.out, manifest)
         return manifest
@@ -357,7 +316,7 @@ class _Build:
         log.replace(drops)
         report = BuildReport(
             store=str(self.out), fingerprint=layout.read_manifest(self.out)[1], inputs=self.counts["read"],
-            indexed=kept + added, added=added, updated=self.counts["updated"], duplicates=duplicates,
+            indexed=kept + added, added=added, updated=self.known.updated, duplicates=duplicates,
             rejected=rejected, documents=manifest.documents,
             passages=manifest.passages, seconds={**self.seconds, "total": seconds},
             peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, drops=str(drops),

@@ -18,16 +18,13 @@ import numpy as np
 
 from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.records import Document
-from sleuth.retrieval import deletes, keys, layout, segment
+from sleuth.retrieval import deletes, keys, layout, merge
 from sleuth.retrieval.build import BuildReport, BuildSpec, Progress, build
 from sleuth.retrieval.layout import Manifest, SegmentEntry
+from sleuth.retrieval.merge import MAX_DOCUMENTS
 from sleuth.retrieval.records import Filter
 from sleuth.retrieval.segment import Segment
 
-MAX_DOCUMENTS = 32_000
-"""Documents of a merged segment: what compacting holds in memory at a time is bounded by them."""
-MAX_DELETED = 0.2
-"""A full segment is rewritten where a greater share of it is deleted."""
 SNAPSHOT = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}\Z", re.ASCII)
 
 
@@ -111,58 +108,17 @@ def compact(store: str | Path, max_documents: int = MAX_DOCUMENTS, progress: Pro
     out = Path(store)
     with _changing(out) as manifest:
         before = manifest
-        groups = _groups(manifest.segments, max_documents)
+        groups = merge.runs(manifest.segments, max_documents)
         entries = list(manifest.segments)
         for done, group in enumerate(groups):
             at = entries.index(group[0])
-            entries[at : at + len(group)] = _merged(out, manifest, group)
+            entries[at : at + len(group)] = merge.merged(out, manifest, group)
             manifest = _published(out, manifest, entries)
             if progress is not None:
                 progress("compact", done + 1, len(groups))
     removed = sum(entry.deleted for entry in before.segments) - sum(entry.deleted for entry in manifest.segments)
     fingerprint = layout.read_manifest(out)[1]
     return Compaction(fingerprint, len(before.segments), len(manifest.segments), manifest.documents, removed)
-
-
-def _groups(entries: Sequence[SegmentEntry], max_documents: int) -> list[list[SegmentEntry]]:
-    """Runs of neighbours to be rewritten as one segment each, or as none where all is deleted."""
-    groups: list[list[SegmentEntry]] = []
-    run: list[SegmentEntry] = []
-    size = 0
-    for entry in [*entries, None]:
-        alive = 0 if entry is None else entry.documents - entry.deleted
-        if entry is None or size + alive > max_documents:
-            if len(run) > 1 or any(one.deleted > MAX_DELETED * one.documents for one in run):
-                groups.append(run)
-            run, size = [], 0
-        if entry is not None:
-            run.append(entry)
-            size += alive
-    return groups
-
-
-def _merged(out: Path, manifest: Manifest, group: Sequence[SegmentEntry]) -> list[SegmentEntry]:
-    """The segment of what is alive in ``group``, committed to the folder of segments; none where nothing is."""
-    if all(entry.deleted == entry.documents for entry in group):
-        return []
-    parts = []
-    for entry in group:
-        folder = out / "segments" / entry.id
-        layout.check_sums(folder, entry.sums)
-        parts.append(Segment.open(folder, manifest.dims, deletes.alive(out, entry)))
-    work = out / "work" / "compact"
-    work.mkdir()
-    num_documents, num_passages = segment.merge(work, parts)
-    sums = layout.write_sums(work)
-    name = f"{manifest.version + 1:06d}-{sums[:12]}"
-    work.rename(out / "segments" / name)
-    layout.sync_folder(out / "segments")
-    kinds: dict[str, set[str]] = {}
-    for entry in group:
-        for field, kind in entry.fields.items():
-            kinds.setdefault(field, set()).add(kind)
-    fields = {field: segment.merged_type(found) for field, found in sorted(kinds.items())}
-    return [SegmentEntry(name, sums, num_documents, num_passages, fields)]
 
 
 @contextlib.contextmanager
@@ -182,8 +138,8 @@ def _changing(out: Path) -> Iterator[Manifest]:
 
 def _keys(out: Path, entry: SegmentEntry) -> keys.Keys:
     folder = out / "segments" / entry.id
-    layout.check_sums(folder, entry.sums, contents=(keys.HASHES, keys.ROWS))
-    return keys.Keys.open(folder, deletes.alive(out, entry))
+    layout.check_sums(folder, entry.sums, contents=keys.FILES)
+    return keys.Keys.open(folder, entry.documents, deletes.alive(out, entry))
 
 
 def _published(out: Path, manifest: Manifest, entries: Sequence[SegmentEntry]) -> Manifest:

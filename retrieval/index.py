@@ -196,6 +196,17 @@ def load_index(store: Path, manifest: Manifest, verify: bool = True) -> Index | 
                 raise  # nobody put another in its place while we looked
 
 
+def covered(store: Path) -> frozenset[str]:
+    """Ids of the segments whose vectors the store's index has as codes; none where it cannot be read, which opening the
+    store tells of."""
+    try:
+        name, _ = json.loads((store / "index" / "CURRENT").read_bytes())
+        found = json.loads((store / "index" / str(name) / "index.json").read_bytes())
+        return frozenset(found["segments"] if found["plan"]["kind"] != "flat" else ())
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
 def _load(pointer: Path, manifest: Manifest, verify: bool) -> Index | None:
     try:
         name, sums = json.loads(pointer.read_bytes())

@@ -3,7 +3,7 @@
     CURRENT                    version and SHA-256 of its manifest
     manifests/000012.json      pipeline, embedder and segments; the last two versions are kept
     segments/<n>-<hash>/       data files, and SUMS (written last) with the size and XXH3-128 of each
-    deletes/<segment>.<hash>   bitmaps of the documents of a segment that were deleted
+    deletes/<hash>             bitmaps of the documents that one commit deleted, of each segment that it met
     snapshots/<name>           pointers like CURRENT, to versions that are to be kept
     reports/000012.*           what each build did and dropped
     work/  LOCK                a build in progress; one builder at a time
@@ -51,6 +51,16 @@ class SegmentEntry:
     deleted: int = 0
     """Documents of this segment that are deleted."""
     deleted_passages: int = 0
+    deletes_file: str = ""
+    """Of the folder ``deletes``, where the bitmap is; empty in stores from before commits had one file, where each
+    bitmap has its own. Not written where it is empty, as the next is not where it is 0."""
+    deletes_at: int = 0
+    """Byte of that file where the bitmap begins."""
+
+    @property
+    def bitmaps(self) -> str:
+        """Name of the file of the folder ``deletes`` that has the bitmap."""
+        return self.deletes_file or f"{self.id}.{self.deletes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,10 @@ class Manifest:
 
     def encode(self) -> bytes:
         values = {name: value for name, value in asdict(self).items() if (name, value) != ("title_weight", 1)}
+        values["segments"] = [
+            {name: value for name, value in entry.items() if value or name not in ("deletes_file", "deletes_at")}
+            for entry in values["segments"]
+        ]
         return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
     @property
@@ -149,20 +163,21 @@ def check_sums(folder: Path, expected: str, contents: bool | Container[str] = Tr
     """Raise `StoreError` naming the file that is missing or damaged; ``contents=False`` compares sizes alone, names of
     files compare those."""
     path = folder / "SUMS"
+    home = f"{folder}/"  # a text: joining paths is most of the cost where a store has many segments
     try:
         data = path.read_bytes()
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise StoreError(f"{path}: damaged; expected sha256 {expected}, found {found}")
         for name, (size, wanted) in json.loads(data).items():
-            path = folder / name
-            if (actual := path.stat().st_size) != size:
-                raise StoreError(f"{path}: damaged; expected {size} bytes, found {actual}")
+            if (actual := os.stat(home + name).st_size) != size:
+                raise StoreError(f"{home}{name}: damaged; expected {size} bytes, found {actual}")
             read = contents if isinstance(contents, bool) else name in contents
-            if read and (actual_sum := checksum(path)) != wanted:
-                raise StoreError(f"{path}: damaged; expected xxh3 {wanted}, found {actual_sum}")
+            if read and (actual_sum := checksum(folder / name)) != wanted:
+                raise StoreError(f"{home}{name}: damaged; expected xxh3 {wanted}, found {actual_sum}")
     except OSError as error:
-        raise StoreError(f"{path}: the manifest names it, but it cannot be read: {error.strerror}") from error
+        where = error.filename or folder
+        raise StoreError(f"{where}: the manifest names it, but it cannot be read: {error.strerror}") from error
 
 
 def checksum(path: Path) -> str:
@@ -219,7 +234,7 @@ def sweep(store: Path) -> None:
             with contextlib.suppress(StoreError, OSError):
                 manifests.append(_decode(path, path.read_bytes()))
     segments = {entry.id for manifest in manifests for entry in manifest.segments}
-    bitmaps = {f"{entry.id}.{entry.deletes}" for manifest in manifests for entry in manifest.segments}
+    bitmaps = {entry.bitmaps for manifest in manifests for entry in manifest.segments}
     for folder in ("segments", "work"):
         for path in (store / folder).iterdir():
             if folder == "work" or path.name not in segments:

@@ -59,7 +59,8 @@ def save(
     _write(folder / PASSAGES, pa.Table.from_pylist(rows, passage_schema))
     np.save(folder / VECTORS, vectors.astype(np.float16), allow_pickle=False)
     postings.save(folder)
-    keys.save(folder, [document.id for document in documents], digests)
+    first = np.cumsum([0, *(len(of) for of in passages)])[:-1]
+    keys.save(folder, [document.id for document in documents], digests, first)
 
 
 def merge(folder: Path, parts: Sequence[Segment]) -> tuple[int, int]:
@@ -72,18 +73,19 @@ def merge(folder: Path, parts: Sequence[Segment]) -> tuple[int, int]:
     documents = pa.concat_tables(
         [part.documents.filter(pa.array(mask)) for part, mask in zip(parts, kept, strict=True)]
     )
-    tables = []
+    tables, owners = [], [np.zeros(0, np.int64)]
     for part, mask, chosen, first in zip(parts, kept, rows, firsts, strict=False):
         table = part.passages.filter(pa.array(chosen))
-        numbers = (np.cumsum(mask) - 1 + first)[part.spans["document"][chosen]]
-        tables.append(table.set_column(table.schema.get_field_index("document"), "document", pa.array(numbers)))
+        owners.append((np.cumsum(mask) - 1 + first)[part.spans["document"][chosen]])
+        tables.append(table.set_column(table.schema.get_field_index("document"), "document", pa.array(owners[-1])))
     passages = pa.concat_tables(tables)
     _write(folder / DOCUMENTS, documents)
     _write(folder / PASSAGES, passages)
     vectors = np.concatenate([part.vectors[chosen] for part, chosen in zip(parts, rows, strict=True)])
     np.save(folder / VECTORS, vectors, allow_pickle=False)
     Postings.merged([part.postings for part in parts], rows).save(folder)
-    keys.save(folder, documents["id"].to_pylist(), documents["digest"].to_pylist())
+    starts = np.searchsorted(np.concatenate(owners), np.arange(len(documents)))
+    keys.save(folder, documents["id"].to_pylist(), documents["digest"].to_pylist(), starts)
     return len(documents), len(passages)
 
 

@@ -57,6 +57,7 @@ class Datastore:
         self.index = index
         """Of the vectors; None where they are all compared."""
         self._segments = segments
+        self._keys = [Keys.open(part.folder, len(part.documents), part.alive, part.columns) for part in segments]
         self._starts: list[int] = [0, *accumulate(len(segment.passages) for segment in segments)]
         self._first_documents = np.cumsum([0, *(len(segment.documents) for segment in segments)])
         self._deleted = any(segment.alive is not None for segment in segments)
@@ -293,11 +294,6 @@ class Datastore:
         with self._lock:
             names = [entry.id for entry in self.manifest.segments]
             return Dense([segment.vectors for segment in self._segments], names, self.index, self.device)
-
-    @cached_property
-    def _keys(self) -> list[Keys]:
-        with self._lock:
-            return [Keys.open(segment.folder, segment.alive) for segment in self._segments]
 
 
 def _document_id(passage_id: str) -> str:

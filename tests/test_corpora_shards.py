@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import os
 import shutil
+import signal
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +110,64 @@ def test_a_hostile_document_costs_itself_alone(tmp_path: Path, monkeypatch: pyte
     reasons = {d.id: d.reason for d in drops_of(job)}
     assert "took too long" in reasons["in/03.txt"] and "SIGSEGV" in reasons["in/05.txt"]
     assert state.inputs == state.documents + state.drops == 14
+
+
+def burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def ended(job: ShardJob) -> tuple[int, float]:
+    """How a process that runs a shard ends, and the CPU seconds that it took after all was loaded."""
+    shards._warm(job)
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            run(job)
+        os._exit(0)
+    _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+
+
+def test_an_item_costs_its_limit_over_both_tries_whatever_is_done_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = planned(pages(tmp_path / "in"), tmp_path / "work", Limits(seconds=1), per_shard=99)
+    made, length = shards.made, stages.length
+
+    def slow(item: Document, drop: object) -> Document | None:
+        burn(0.35 if item.id == "in/02.txt" else 0)
+        return made(item, drop)  # type: ignore[arg-type]
+
+    def slower(min_words: int) -> object:
+        def of(documents: Iterable[Document], drop: object) -> Iterator[Document]:
+            for document in length(min_words)(documents, drop):
+                burn(9 if document.id == "in/02.txt" else 0)
+                yield document
+
+        return of
+
+    monkeypatch.setattr(shards, "made", slow)
+    monkeypatch.setattr(stages, "length", slower)
+    took = 0.0
+    for _ in range(2):
+        code, used = ended(job)
+        assert code == -signal.SIGPROF and json.loads((Path(job.folder) / "AT").read_bytes())[:2] == [2, 0]
+        took += used
+        job = shards.after_death(job, "it took too long")
+    assert 0.9 < took < 1.5 and [entry[:3] for entry in job.skip] == [(2, 0, False)]
+
+
+def test_what_is_between_items_is_at_no_item_s_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = planned(pages(tmp_path / "in"), tmp_path / "work", Limits(seconds=1), per_shard=99)
+    write = shards._Run._write
+
+    def long(self: shards._Run, *args: Any) -> None:
+        burn(0.7)
+        write(self, *args)
+
+    monkeypatch.setattr(shards._Run, "_write", long)
+    assert run(job).done and signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 def run_poisoned(job: ShardJob) -> shards.ShardState:

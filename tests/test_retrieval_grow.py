@@ -15,12 +15,15 @@ import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
-from sleuth.retrieval import grow, layout
+from sleuth.retrieval import grow, keys, layout, merge
 from sleuth.retrieval.bm25 import Postings
 from sleuth.retrieval.build import BuildSpec, build
+from sleuth.retrieval.index import build_index
+from sleuth.retrieval.layout import SegmentEntry
+from sleuth.retrieval.segment import Segment
 from sleuth.retrieval.store import Datastore
 from sleuth.retrieval.tokens import Analyzer
-from tests.retrieval_stores import corpus, use_hash_embedder
+from tests.retrieval_stores import HashEmbedder, corpus, use_hash_embedder
 
 SPEC = BuildSpec(segment_documents=8, max_words=100)
 QUERIES = ["castle siege number", "river mill town3", "violin", "part told at length"]
@@ -171,7 +174,10 @@ def test_a_reader_keeps_its_version_through_deletion_and_compaction(tmp_path: Pa
     reader = Datastore.open(tmp_path / "s")
     grow.delete(tmp_path / "s", ["d001", "d006"])
     grow.compact(tmp_path / "s")
-    grow.compact(tmp_path / "s", max_documents=1)
+    for n in range(3):  # what the reader has open is gone from the disk by then
+        grow.add(tmp_path / "s", [Document(f"x{n}", f"Extra {n}.")])
+    held = {entry.id for entry in reader.manifest.segments}
+    assert not held & {path.name for path in (tmp_path / "s" / "segments").iterdir()}
     found = {hit.passage.doc_id for rows in reader.search(QUERIES, 50) for hit in rows}
     assert {"d001", "d006"} <= found and reader.document("d001")
 
@@ -181,13 +187,175 @@ def test_a_damaged_or_missing_bitmap_is_found_and_named(tmp_path: Path) -> None:
     grow.delete(tmp_path / "s", ["d001"])
     (path,) = (tmp_path / "s" / "deletes").iterdir()
     data = path.read_bytes()
-    for damaged in (bytes([data[0] ^ 1]) + data[1:], b"", data + b"\0"):
+    for damaged in (bytes([data[0] ^ 1]) + data[1:], b""):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match=f"{path.name}: damaged"):
             Datastore.open(tmp_path / "s")
     path.unlink()
     with pytest.raises(StoreError, match=f"{path.name}: the manifest names it"):
         Datastore.open(tmp_path / "s")
+
+
+def test_the_bitmaps_of_one_commit_are_one_file_and_each_is_checked(tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    build(corpus(24), store, SPEC)
+    grow.delete(store, ["d001", "d009"])
+    grow.delete(store, ["d002", "d017"])  # the first segment's bitmap moves to a second file, the second's stays
+    entries = layout.read_manifest(store)[0].segments
+    assert [(entry.deleted, entry.deletes_at) for entry in entries] == [(2, 0), (1, 1), (1, 1)]
+    names = [entry.deletes_file for entry in entries]
+    assert names[0] == names[2] != names[1] and {p.name for p in (store / "deletes").iterdir()} == set(names)
+    path = store / "deletes" / names[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:1] + bytes([data[1] ^ 1]))
+    with pytest.raises(StoreError, match=f"{path.name}: damaged; expected xxh3 .* of {entries[2].id}, found"):
+        Datastore.open(store)
+    path.write_bytes(data)
+    grow.delete(store, ["d010"])
+    grow.delete(store, ["d011"])  # two versions on, only what the last two name is kept
+    held = {entry.deletes_file for entry in layout.read_manifest(store)[0].segments}
+    assert held < {p.name for p in (store / "deletes").iterdir()} and len(list((store / "deletes").iterdir())) == 3
+
+
+def aged(store: Path, with_keys: bool) -> None:
+    """Make the store what it was before segments had one file of keys, or any, and commits one file of bitmaps."""
+    manifest, _ = layout.read_manifest(store)
+    entries = []
+    for entry in manifest.segments:
+        folder = store / "segments" / entry.id
+        for name in ("SUMS", keys.FILE):
+            (folder / name).unlink()
+        if with_keys:
+            part = Segment.open(folder, manifest.dims).columns
+            found = keys.hashes(part["id"].to_pylist(), part["digest"].to_pylist())
+            rows = np.argsort(found, axis=1).astype(np.int32)
+            for name, array in zip(keys.OLDER, (np.take_along_axis(found, rows, 1), rows), strict=True):
+                np.save(folder / name, array)
+        if entry.deletes:
+            size = (entry.documents + 7) // 8
+            data = (store / "deletes" / entry.deletes_file).read_bytes()[entry.deletes_at :][:size]
+            (store / "deletes" / f"{entry.id}.{entry.deletes}").write_bytes(data)
+        sums = layout.write_sums(folder)
+        entries.append(dataclasses.replace(entry, sums=sums, deletes_file="", deletes_at=0))
+    layout.publish(store, dataclasses.replace(manifest, segments=tuple(entries)))
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_a_store_from_before_keys_and_shared_bitmaps_is_read_and_grows(tmp_path: Path, with_keys: bool) -> None:
+    documents = corpus(24)
+    for name in ("old", "new"):
+        build(documents[:16], tmp_path / name, SPEC)
+        grow.delete(tmp_path / name, ["d001", "d009"])
+    aged(tmp_path / "old", with_keys)
+    held = sorted(p.name for p in (tmp_path / "old" / "deletes").iterdir() if "." in p.name)
+    manifest = layout.read_manifest(tmp_path / "old")[0]
+    assert len(held) == 2 and b"deletes_file" not in manifest.encode() and b"deletes_at" not in manifest.encode()
+    assert hits(tmp_path / "old") == hits(tmp_path / "new")
+    assert Datastore.open(tmp_path / "old").document("d003") == documents[3]
+    changed = dataclasses.replace(documents[5], text="A wholly new account of the glacier.")
+    for step in (
+        lambda store: grow.add(store, [*documents[15:], changed, documents[9]]),
+        lambda store: grow.delete(store, ["d002", "d013", "d020", "nobody"]),
+        lambda store: grow.compact(store),
+    ):
+        step(tmp_path / "old"), step(tmp_path / "new")
+        found = [layout.read_manifest(tmp_path / name)[0] for name in ("old", "new")]
+        assert found[0].passages == found[1].passages and found[0].documents == found[1].documents
+        assert hits(tmp_path / "old") == hits(tmp_path / "new")
+        assert grow.content_digest(tmp_path / "old") == grow.content_digest(tmp_path / "new")
+    (entry,) = layout.read_manifest(tmp_path / "old")[0].segments
+    path = tmp_path / "old" / "segments" / entry.id / keys.FILE  # a merged segment has them
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match=f"{keys.FILE}: damaged"):
+        grow.delete(tmp_path / "old", ["d003"])
+
+
+def entries(*documents: int, deleted: int = 0, passages: int = 1) -> list[SegmentEntry]:
+    return [SegmentEntry(str(n), "", size, size * passages, {}, deleted=deleted, deleted_passages=deleted * passages)
+            for n, size in enumerate(documents)]  # fmt: skip
+
+
+def test_ten_neighbours_of_a_size_are_due_to_be_merged_and_no_others() -> None:
+    def due(found: list[SegmentEntry], indexed: tuple[str, ...] = ()) -> list[str]:
+        return [entry.id for entry in merge.due(found, indexed)]
+
+    ten = [str(n) for n in range(10)]
+    assert due(entries(*[2_000] * 10)) == ten and due(entries(*[2_000] * 9)) == []
+    assert due(entries(*[2_000] * 55)) == ten  # the first ten of a run, as if they had been merged when they came
+    assert due(entries(20_000, *[3] * 10)) == [str(n) for n in range(1, 11)]
+    assert due(entries(*[50] * 5, 7, *[50] * 5)) == [str(n) for n in range(11)]  # with the smaller one among them
+    assert due(entries(*[50] * 5, 700, *[50] * 5)) == []
+    assert due(entries(*[5_000] * 10)) == ten[:6]  # to the largest that a segment may be
+    assert due(entries(*[2_000] * 10, passages=5)) == ten[:3]
+    assert due(entries(*[20_000] * 20)) == [] == due(entries(*[3_000] * 20, passages=20))  # full
+    assert due(entries(*[2_000] * 12), ("1",)) == [str(n) for n in range(2, 12)]
+    assert due(entries(*[2_000] * 12), ("2",)) == []
+    assert due(entries(*[20_000] * 10, deleted=15_000)) == ten[:6]
+    assert due(entries(*[5] * 10, deleted=5)) == ten  # nothing is left of them
+
+
+def test_a_store_that_grows_by_little_keeps_few_segments_and_ends_as_one_built_at_once(tmp_path: Path) -> None:
+    documents = corpus(130)
+    for n in range(0, 130, 2):
+        grow.add(tmp_path / "s", documents[n : n + 2]) if n else build(documents[:2], tmp_path / "s", SPEC)
+        if n == 60:
+            grow.delete(tmp_path / "s", ["d001", "d030", "d061"])
+    gone = {"d001", "d030", "d061"}
+    build([d for d in documents if d.id not in gone], tmp_path / "fresh", SPEC)
+    found = [entry.documents - entry.deleted for entry in layout.read_manifest(tmp_path / "s")[0].segments]
+    assert found == [19, 19, 20, 19, 20, 20, *[2] * 5]
+    lexical = 2 * len(QUERIES)  # the rest is dense, where the last of 50 is chosen among equals by the last bit
+    assert hits(tmp_path / "s")[:lexical] == hits(tmp_path / "fresh")[:lexical]
+    assert grow.content_digest(tmp_path / "s") == grow.content_digest(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_updates_and_copies_are_found_while_segments_are_merged_under_them(tmp_path: Path, workers: int) -> None:
+    old = corpus(40)
+    changed = {n: dataclasses.replace(old[n], text=f"{old[n].text} Revised.") for n in range(0, 40, 3)}
+    inputs = []
+    for n in range(40):  # in one block: new ones make commits, and so merges, between updates, copies and ids taken
+        inputs += [Document(f"new{n}", f"A new account, number {n}, of the mill."), changed.get(n, old[n])]
+        inputs += [dataclasses.replace(old[n], id=f"copy{n}"), dataclasses.replace(old[n], text="Third.")]
+    spec = dataclasses.replace(SPEC, segment_documents=2)
+    build(old, tmp_path / "s", spec)
+    if workers:
+        with pytest.MonkeyPatch.context() as patch:  # processes of their own would have another embedder
+            patch.setattr("sleuth.retrieval.build.run_all", ahead)
+            patch.setattr("sleuth.retrieval.job._model", lambda spec, device: HashEmbedder())
+            report = build(inputs, tmp_path / "s", spec, update=True, workers=workers)
+    else:
+        report = build(inputs, tmp_path / "s", spec, update=True)
+    expected = {n: changed.get(n, old[n]) for n in range(40)}
+    store = Datastore.open(tmp_path / "s")
+    assert (report.updated, report.documents) == (14, 40 + 40 + 14)  # copies of a text that was replaced are new
+    assert all(store.document(f"d{n:03d}") == expected[n] for n in range(40))
+    assert store.sql("select count(*), count(distinct id) from documents")[1] == [(94, 94)]
+    assert len(store.manifest.segments) < 20 and max(entry.documents for entry in store.manifest.segments) >= 20
+    again = build(inputs, tmp_path / "s", spec, update=False)
+    assert again.fingerprint == report.fingerprint and again.added == 0
+
+
+def ahead(function: Callable[[Any], Any], jobs: Any, died: object, workers: int, engine: str) -> Any:
+    """As a pool does it: jobs are drawn before the results of earlier ones are taken."""
+    waiting = []
+    for job in jobs:
+        waiting.append((job, function(job)))
+        if len(waiting) > workers:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def test_segments_that_an_index_covers_are_not_merged(tmp_path: Path) -> None:
+    documents = corpus(80)
+    spec = dataclasses.replace(SPEC, segment_documents=5)
+    build(documents[:45], tmp_path / "s", spec)
+    build_index(tmp_path / "s", kind="sq8")
+    grow.add(tmp_path / "s", documents[45:])
+    for n in range(6):
+        grow.add(tmp_path / "s", [Document(f"x{n}", f"Extra {n}.")])
+    found = [entry.documents for entry in layout.read_manifest(tmp_path / "s")[0].segments]
+    assert found[:9] == [5] * 9 and sum(found) == 86 and len(found) < 9 + 13
 
 
 class Killed(BaseException):
@@ -199,17 +367,21 @@ OPERATIONS: tuple[tuple[Any, str], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["delete", "update", "compact", "restore"])
+@pytest.mark.parametrize("step", ["delete", "update", "merge", "compact", "restore"])
 def test_killed_at_any_point_it_is_the_version_before_or_after(tmp_path: Path, step: str) -> None:
     documents = corpus(8)
     changed = [dataclasses.replace(d, text=f"{d.text} Revised.") for d in documents[2:5]]
     spec = dataclasses.replace(SPEC, segment_documents=4)
     build(documents, tmp_path / "first", spec)
+    if step == "merge":  # ten segments, which the next addition merges
+        for n in range(8):
+            grow.add(tmp_path / "first", [Document(f"x{n}", f"Extra number {n}.")])
     grow.pin(tmp_path / "first", "old")
     grow.delete(tmp_path / "first", ["d007"])
     steps: dict[str, Callable[[Path], object]] = {
         "delete": lambda store: grow.delete(store, ["d000", "d005"]),
         "update": lambda store: grow.add(store, changed),
+        "merge": lambda store: grow.add(store, changed),
         "compact": grow.compact,
         "restore": lambda store: grow.restore(store, "old"),
     }

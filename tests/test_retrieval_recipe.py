@@ -80,6 +80,19 @@ def test_workers_make_the_same_store_and_a_changed_input_changes_that_alone(tmp_
     assert fresh.corpus == again.corpus
 
 
+def test_parts_end_at_so_much_text_too_and_the_store_is_the_same(
+    tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build_recipe(written(tmp_path), tmp_path / "whole")
+    monkeypatch.setattr(corpus, "PART_CHARS", 1_000)
+    parted = build_recipe(tmp_path / "recipe.toml", tmp_path / "parted")
+    parts = sorted(path.parent.parent.name for path in tmp_path.rglob("part-*.parquet"))
+    assert parts.count("whole.work") == 1 and 6 < parts.count("parted.work") < 12
+    assert parted.build.fingerprint == whole.build.fingerprint
+    assert grow.content_digest(tmp_path / "parted") == grow.content_digest(tmp_path / "whole")
+    assert parted.account.to_json() == whole.account.to_json()
+
+
 def test_a_recipe_that_is_refused_makes_nothing(tmp_path: Path) -> None:
     path = written(tmp_path)
     path.write_text(RECIPE.replace("max_words", "maxwords"))

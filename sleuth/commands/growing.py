@@ -29,7 +29,7 @@ def add(
 
     Example: sleuth add store new-pages/
     """
-    from sleuth.retrieval import grow, layout
+    from sleuth.retrieval import grow, layout, merge
 
     with progress() as tell:
         report = grow.add(store, paths, tell, update=not keep_old)
@@ -39,8 +39,9 @@ def add(
     show_report(report)
     if report.updated:
         print(f"{report.updated:,} of the added took the place of an older text")
-    if (count := len(layout.read_manifest(store)[0].segments)) >= MANY_SEGMENTS:
-        say(f"{count} segments; `sleuth compact {store}` merges the small ones")
+    small = sum(map(len, merge.runs(layout.read_manifest(store)[0].segments, merge.MAX_DOCUMENTS)))
+    if small >= MANY_SEGMENTS:
+        say(f"{small} small segments; `sleuth compact {store}` merges them")
 
 
 def delete(
