@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -76,9 +76,10 @@ class Corpus:
 
 
 def make(
-    recipe: Recipe, work: Path, workers: int = 0, engine: Engine = "local", progress: Progress | None = None
-) -> Corpus:
-    """The corpus of a recipe, made in ``work`` or found there.
+    recipe: Recipe, work: Path, workers: int = 0, engine: Engine = "local", progress: Progress | None = None,
+    embedder: Callable[[str], Any] | None = None,
+) -> Corpus:  # fmt: skip
+    """The corpus of a recipe, made in ``work`` or found there; ``embedder`` opens one by name, for stages that need it.
 
     Raises `InputError` for a path that does not exist, `StoreError` where a worker ends over nothing that can be left
     out or the disk is full; run again, it goes on.
@@ -87,10 +88,12 @@ def make(
     with kept(work):
         _open(work)
         with locked(work / "LOCK"):
-            return _made(recipe, work, workers, engine, tell)
+            return _made(recipe, work, workers, engine, tell, embedder)
 
 
-def _made(recipe: Recipe, work: Path, workers: int, engine: Engine, tell: Progress) -> Corpus:
+def _made(
+    recipe: Recipe, work: Path, workers: int, engine: Engine, tell: Progress, embedder: Callable[[str], Any] | None
+) -> Corpus:
     started = time.monotonic()
     jobs, walked = _shards(recipe, work)
     _run_shards(jobs, workers, engine, tell)
@@ -101,7 +104,7 @@ def _made(recipe: Recipe, work: Path, workers: int, engine: Engine, tell: Progre
     ], sort_keys=True).encode()).hexdigest()[:24]  # fmt: skip
     folder = work / f"corpus-{key}"
     if not (folder / "CORPUS").exists():
-        _Assembly(recipe, jobs, walked, work, folder, tell).run()
+        _Assembly(recipe, jobs, walked, work, folder, tell, embedder).run()
     return _opened(folder, {"shards": shards_s})
 
 
@@ -183,6 +186,7 @@ class _Assembly:
     work: Path
     folder: Path
     tell: Progress
+    embedder: Callable[[str], Any] | None = None
     account: Account = field(default_factory=Account)
     passing: dict[str, list[str]] = field(default_factory=dict)
     """Source of each document that is inside the stages now, by id, which two may share."""
@@ -254,7 +258,7 @@ class _Assembly:
         for name, options in self.recipe.corpus_stages:
             work = self.folder / f"work-{name}"
             work.mkdir()
-            context = stages.Corpus(lambda: (document for _, document in self._incoming()), work)
+            context = stages.Corpus(lambda: (document for _, document in self._incoming()), work, self.embedder)
             stage = stages.factory(name)(corpus=context, **options)
             documents = stage(documents, lambda drop: self._drop(self._left(drop.id), drop))
         for document in documents:

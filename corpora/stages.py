@@ -30,7 +30,11 @@ STAGES: dict[str, str] = {
     "decontaminate": "decontaminate:decontaminate",
 }
 """By name: module and function under `sleuth.corpora` that makes the stage; its parameters are the options."""
-CORPUS_STAGES: dict[str, str] = {"lines": "lines:repeated_lines", "near": "stages:near"}
+CORPUS_STAGES: dict[str, str] = {
+    "lines": "lines:repeated_lines",
+    "near": "stages:near",
+    "semantic": "semantic:semantic",
+}
 """The same for stages over the corpus, which get ``corpus`` (a `Corpus`) besides their options."""
 RESCANS = ("lines",)
 """Those of them that read the corpus before they change it."""
@@ -44,6 +48,8 @@ class Corpus:
     """All documents that come in, read anew at each call."""
     work: Path
     """An empty folder of its own."""
+    embedder: Callable[[str], Any] | None = None
+    """Opens an embedder by name, where the caller has some."""
 
 
 def known(name: str, candidates: Iterable[str], what: str) -> None:

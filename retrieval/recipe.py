@@ -19,6 +19,7 @@ from sleuth.corpora.pool import Engine
 from sleuth.corpora.records import Drop
 from sleuth.retrieval import layout
 from sleuth.retrieval.build import BuildReport, BuildSpec, Progress, build
+from sleuth.retrieval.embed import embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def build_recipe(
     out = Path(out)
     found = recipe.load(path, [field.name for field in fields(BuildSpec)])
     work = Path(work) if work is not None else out.parent / f"{out.name}.work"
-    made = corpus.make(found, work, workers, engine, progress)
+    made = corpus.make(found, work, workers, engine, progress, lambda name: embedder(name, device))
     spec = BuildSpec(**found.store)
     built = build(iter(made), out, spec, progress, device, update=True, workers=workers, engine=engine)
     account = _with_refused(made, Path(built.drops))
