@@ -28,6 +28,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 background: #fff; }
 table { border-collapse: collapse; margin: 1rem 0; width: 100%; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }
+th { white-space: nowrap; }
 th:first-child, td:first-child, .text { text-align: left; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #222; }
 .legend span { display: inline-block; margin-right: 1rem; }
