@@ -71,22 +71,20 @@ def _repeated(corpus: Corpus, documents: int, share: float, min_documents: int) 
     import duckdb
 
     settings: dict[str, Any] = {"memory_limit": MEMORY, "threads": "1", "temp_directory": str(corpus.work)}
-    connection = duckdb.connect(str(corpus.work / "lines.duckdb"), config=settings)
     try:
-        connection.execute("CREATE TABLE lines (site UBIGINT, line UBIGINT)")
-        connection.execute("CREATE TABLE sites (site UBIGINT)")
-        for batch in batches(corpus.documents(), BATCH):
-            _count(connection, batch)
-        rows = connection.execute(
-            "SELECT line FROM (SELECT site, line, count(*) AS n FROM lines GROUP BY ALL HAVING n >= ?) "
-            "JOIN (SELECT site, count(*) AS total FROM sites GROUP BY site HAVING total >= ?) USING (site) "
-            "WHERE n >= ? * total ORDER BY line", [documents, min_documents, share],
-        ).fetchnumpy()  # fmt: skip
-        return np.asarray(rows["line"], np.uint64)
+        with duckdb.connect(str(corpus.work / "lines.duckdb"), config=settings) as connection:
+            connection.execute("CREATE TABLE lines (site UBIGINT, line UBIGINT)")
+            connection.execute("CREATE TABLE sites (site UBIGINT)")
+            for batch in batches(corpus.documents(), BATCH):
+                _count(connection, batch)
+            rows = connection.execute(
+                "SELECT line FROM (SELECT site, line, count(*) AS n FROM lines GROUP BY ALL HAVING n >= ?) "
+                "JOIN (SELECT site, count(*) AS total FROM sites GROUP BY site HAVING total >= ?) USING (site) "
+                "WHERE n >= ? * total ORDER BY line", [documents, min_documents, share],
+            ).fetchnumpy()  # fmt: skip
     except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
         raise OSError(str(error).splitlines()[0]) from error  # a full disk, as other writers report it
-    finally:
-        connection.close()
+    return np.asarray(rows["line"], np.uint64)
 
 
 def _count(connection: Any, batch: list[Document]) -> None:

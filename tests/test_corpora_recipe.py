@@ -212,3 +212,22 @@ def test_shards_that_an_array_of_jobs_ran_are_found_done(tmp_path: Path, monkeyp
         corpus.run_here(job)
     monkeypatch.setattr(corpus, "run_all", None)  # nothing is left to run
     assert corpus.make(found, tmp_path / "work").documents == 42
+
+
+def test_a_disk_that_takes_no_table_of_lines_ends_a_build_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+
+    def full(*given: object, **options: object) -> None:
+        raise duckdb.IOException('IO Error: Could not write file "lines.duckdb": No space left on device')
+
+    chosen = recipe(tmp_path, TEXT.replace('["length", "near"]', '["length", "lines"]'))
+    monkeypatch.setattr(duckdb, "connect", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        corpus.make(chosen, tmp_path / "work")
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        corpus, "run_all", lambda function, jobs, died, workers=0, engine="local": [(j, function(j)) for j in jobs]
+    )
+    assert corpus.make(chosen, tmp_path / "work").documents > 0
