@@ -63,7 +63,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def window(log: list[dict[str, Any]], end: int) -> float:
     """Mean success of the `WINDOW` steps up to ``end``."""
-    return fmean(line["success"] or 0.0 for line in log[max(0, end - WINDOW) : end])
+    return fmean(line["success"] or 0.0 for line in log[max(0, end - WINDOW) : end] or [{"success": 0.0}])
 
 
 def variant(recipe_path: Path, without: str, out: Path) -> Path:
