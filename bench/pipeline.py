@@ -4,7 +4,8 @@ Pages are HTML files of one folder, every so-manyth of all its parts. The rest o
 seconds against the plain loop over the same pages (read and extract, no recipe). Workers are measured in wall-clock
 against one worker, three times in turn with the limit: what two busy processes that share nothing and have started give
 over one, on this machine and under its load; so nothing else may be running. Memory is the peak of the driver and of
-its largest worker at 1, 4 and 16 times ``--memory-pages`` different pages. Usage: ``python bench/pipeline.py FOLDER
+its largest worker at 1, 4 and 16 times ``--memory-pages`` different pages of at most ``--largest`` bytes, because a
+page is held whole and more pages bring larger ones. Usage: ``python bench/pipeline.py FOLDER
 [--pages 600] [--memory-pages 600] [--parts stages workers memory]``; prints a table and writes the parts that were
 measured into bench/results/pipeline.json.
 """
@@ -139,9 +140,10 @@ def chosen(found: list[Path], count: int) -> list[Path]:
     return [found[n * len(found) // count] for n in range(min(count, len(found)))]
 
 
-def memory(found: list[Path], count: int, folder: Path) -> list[dict[str, int]]:
-    """Peak resident bytes of driver and worker at 1, 4 and 16 times ``count`` pages."""
+def memory(found: list[Path], count: int, largest: int, folder: Path) -> list[dict[str, int]]:
+    """Peak resident bytes of driver and worker at 1, 4 and 16 times ``count`` pages of at most ``largest`` bytes."""
     rows = []
+    found = [path for path in found if path.stat().st_size <= largest]
     for times in (1, 4, 16):
         home = folder / f"times{times}"
         pages = copied(chosen(found, times * count), home)
@@ -149,7 +151,8 @@ def memory(found: list[Path], count: int, folder: Path) -> list[dict[str, int]]:
         script.write_text(MEMORY, encoding="utf-8")
         command = [sys.executable, str(script), str(home / "recipe.toml"), str(home / "work"), str(ROOT)]
         done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        rows.append({"pages": pages, "documents": done[0], "driver_bytes": done[1], "worker_bytes": done[2]})
+        rows.append({"pages": pages, "documents": done[0], "driver_bytes": done[1], "worker_bytes": done[2],
+                     "largest_page": largest})  # fmt: skip
         print(rows[-1], flush=True)
         shutil.rmtree(home)
     return rows
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pages", type=int, default=600)
     parser.add_argument("--memory-pages", type=int, default=600)
+    parser.add_argument("--largest", type=int, default=100_000, help="bytes of a page whose memory is measured")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     found = sorted(path for path in options.folder.rglob("*.html") if path.is_file())
@@ -185,7 +189,7 @@ def main() -> None:
             measured = two_over_one(recipe, folder / "workers")
             results["two_workers"] = {"pages": options.pages, "load_before": load, **measured}
         if "memory" in options.parts:
-            results["memory"] = memory(found, options.memory_pages, folder)
+            results["memory"] = memory(found, options.memory_pages, options.largest, folder)
     text = json.dumps(results, indent=1)
     print(text)
     path.write_text(text + "\n", encoding="utf-8")
