@@ -54,7 +54,8 @@ def _local(
                 running[pool.schedule(function, args=(job,))] = job
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            for future in [future for future in running if future in done]:  # as they were drawn, where several are
                 job = running.pop(future)
                 try:
                     result = future.result()
