@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.corpora.records import Document, Drop
 from sleuth.corpora.shingle import batches
 from sleuth.corpora.stages import Corpus, Stage
@@ -87,8 +87,10 @@ def semantic(corpus: Corpus, threshold: float = 0.95, embedder: str = "static") 
 
     A transformer reads the beginning of a long document only, the static embedder reads all of it.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"stage 'semantic': expected a threshold in (0, 1], found {threshold}")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+        raise ConfigError(f"stage 'semantic': expected a threshold in (0, 1], found {threshold!r}")
+    if not isinstance(embedder, str):
+        raise ConfigError(f"stage 'semantic': expected an embedder's name, found {embedder!r}")
     if corpus.embedder is None:
         raise ConfigError("stage 'semantic': expected a build that opens embedders, as `sleuth build` does")
     model = corpus.embedder(embedder)
@@ -102,6 +104,9 @@ def semantic_duplicates(
     kept, ids = Kept(model.dims), list[str]()
     for batch in batches(documents, BATCH):
         vectors = np.ascontiguousarray(model.encode([document.text for document in batch]), np.float32)
+        if not np.isfinite(vectors).all():
+            odd = batch[int(np.flatnonzero(~np.isfinite(vectors).all(1))[0])].id
+            raise ModelError(f"stage 'semantic': expected finite vectors, found NaN or infinity for {odd!r}")
         scores, numbers = kept.nearest(vectors)
         among = vectors @ vectors.T
         own: list[int] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sleuth.corpora import corpus, semantic
-from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.corpora.recipe import load
 from sleuth.corpora.records import Document, Drop
 from sleuth.retrieval.embed import embedder
@@ -91,3 +91,11 @@ def test_a_recipe_drops_them_and_one_without_embedders_says_what_is_missing(tmp_
     assert [(r.stage, r.count) for r in made.account.sources["s"].reasons] == [("semantic", 1)]
     with pytest.raises(ConfigError, match=r"threshold in \(0, 1\], found 2"):
         semantic.semantic(None, threshold=2)  # type: ignore[arg-type]
+
+
+def test_options_of_other_kinds_and_vectors_that_are_no_numbers_are_named() -> None:
+    for options, message in (({"threshold": "0.9"}, "found '0.9'"), ({"embedder": 5}, "name, found 5")):
+        with pytest.raises(ConfigError, match=message):
+            semantic.semantic(None, **options)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="NaN or infinity for 'd1'"):
+        run(Vectors(np.array([[1, 0], [np.nan, 0]], np.float32)), documents(2))

@@ -57,11 +57,7 @@ def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
     answer = next(iter(strings(reply.get("answer"))), UNKNOWN)
     place = locate(quote, passages) if quote else None
     last = len(trace.tried(goal)) >= context.strategy.turns
-    left = (
-        [p for p in trace.unread(context.strategy.k) if p not in passages]
-        if context.strategy.reflect == "passage"
-        else []
-    )
+    left = context.strategy.reflect == "passage" and len(trace.unread(context.strategy.k)) > 1
     note = {
         "goal": goal,
         "asked": trace.resolved(goal),
