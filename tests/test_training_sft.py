@@ -153,6 +153,11 @@ def test_at_rank_0_all_weights_are_trained_and_a_whole_model_comes_out(tmp_path:
     assert float(trained) < 0.6 * course[0]
 
 
+def test_a_rank_below_0_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rank: expected at least 0, found -1"):
+        run(tmp_path, dataclasses.replace(SPEC, rank=-1))
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one_byte_for_byte(tmp_path: Path) -> None:
     run(tmp_path / "whole")
 

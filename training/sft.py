@@ -189,6 +189,8 @@ def falling(phase: float) -> float:
 
 def adapt(model: Any, spec: SftSpec, base: str) -> Any:
     """``model`` with a fresh adapter in float32, at rank 0 ``model`` itself; activations keep the base's type."""
+    if spec.rank < 0:
+        raise InputError(f"rank: expected at least 0, found {spec.rank}")
     if spec.rank == 0:
         return model.float().requires_grad_(True).train()
     from peft import LoraConfig, get_peft_model
