@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 from sleuth.corpora.records import Document
-from sleuth.retrieval.build import BuildSpec, build
+from sleuth.retrieval.build import BuildSpec, build_once
 from sleuth.retrieval.fuse import learned_weight
 from sleuth.retrieval.job import indexed_text
 from sleuth.retrieval.store import Datastore
@@ -157,10 +157,7 @@ def measure(data: Path, stores: Path, name: str, embedders: Sequence[str]) -> di
     runs: dict[str, Callable[[], Run]] = {}
     weights: dict[str, list[float]] = {}
     for spec in embedders:
-        folder = stores / f"{name}-{spec}"
-        if not (folder / "CURRENT").is_file():  # one that is there is taken as it is
-            build(documents, folder, BuildSpec(spec))
-        store = Datastore.open(folder)
+        store = Datastore.open(build_once(documents, stores / f"{name}-{spec}", BuildSpec(spec)))
         if spec == embedders[0]:
             runs["bm25s alone"] = lambda s=store: run_of_bm25s(s, queries)  # type: ignore[misc]
             runs["bm25"] = lambda s=store: run_of(s, queries, mode="bm25")  # type: ignore[misc]

@@ -94,14 +94,14 @@ class Opened:
         return str(self.out / "stores" / benchmark.corpus) if store == OWN else store.format(corpus=benchmark.corpus)
 
     def store(self, store: str, benchmark: Benchmark) -> Any:
-        from sleuth.retrieval.build import build
+        from sleuth.retrieval.build import build_once
         from sleuth.retrieval.store import Datastore
 
         folder = self.folder(store, benchmark)
         if folder not in self._stores:
-            if store == OWN and not (Path(folder) / "CURRENT").exists():
+            if store == OWN and not Path(folder).exists():
                 source = corpus_path(benchmark.corpus, self.matrix.data or None)
-                build([source], folder, progress=lambda stage, *state: self.progress(f"build {stage}", *state))
+                build_once([source], folder, progress=lambda stage, *state: self.progress(f"build {stage}", *state))
             self._stores[folder] = Datastore.open(folder)
         return self._stores[folder]
 

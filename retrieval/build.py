@@ -111,6 +111,24 @@ def build(
     ).run(inputs)
 
 
+def build_once(
+    inputs: Sequence[str | Path] | Iterable[Document],
+    out: str | Path,
+    spec: BuildSpec | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """``out``, made of all ``inputs`` where it is not there yet: until it is whole it has ``.part`` behind its name.
+
+    So what finds ``out`` need not look whether an interrupted build left half of it, and one goes on where it was.
+    """
+    out = Path(out)
+    if not out.exists():
+        part = out.with_name(f"{out.name}.part")
+        build(inputs, part, spec, progress)
+        part.rename(out)
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """Documents of a segment to be, and the stored ones that they take the place of."""

@@ -18,7 +18,7 @@ import pytest
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
 from sleuth.retrieval import grow, layout
-from sleuth.retrieval.build import BuildReport, BuildSpec, build
+from sleuth.retrieval.build import BuildReport, BuildSpec, build, build_once
 from sleuth.retrieval.store import Datastore
 from tests.retrieval_stores import corpus, files, use_hash_embedder
 
@@ -119,6 +119,25 @@ def test_a_build_killed_at_any_point_goes_on_to_the_same_store(tmp_path: Path) -
             entry.id for entry in Datastore.open(out).manifest.segments
         }
         assert not list((out / "work").iterdir())
+
+
+def test_a_store_that_is_built_once_is_there_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents, out = corpus(16), tmp_path / "store"
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage == "commit" and done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_once(documents, out, SPEC, stop)
+    assert not out.exists()
+    assert Datastore.open(build_once(documents, out, SPEC)).manifest.documents == 16
+    with monkeypatch.context() as patch:
+        patch.setattr("sleuth.retrieval.build.build", lambda *given: pytest.fail("built again"))
+        assert build_once(documents, out, SPEC) == out
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_an_interrupt_or_a_full_disk_leaves_the_last_committed_version(

@@ -6,10 +6,10 @@ sets are the tenth that is held out, those of a world are of another world, abou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Document
@@ -62,17 +62,18 @@ def open_tasks(
     spec: TaskSpec, data: str | Path | None, room: Path, seed: int
 ) -> tuple[Retriever, list[Task], list[Task]]:
     """The store, the training tasks and the dev tasks; a store that has to be made is made in ``room`` once."""
+    from sleuth.retrieval.build import build_once
     from sleuth.retrieval.store import Datastore
 
     if spec.world.entities:
         documents, train, dev = _world(spec.world)
-        store = _built(room, documents)
+        store = build_once(documents, room / "store")
     elif spec.sets:
         if data is None:
             raise InputError(f"tasks.sets {', '.join(spec.sets)}: needs --data, the folder with qa/ and corpora/")
         train, dev = _sets(spec.sets, data, seed)
         corpora = {SHARED_CORPUS.get(name, name): None for name in spec.sets}
-        store = _built(room, [corpus_path(name, data) for name in corpora])
+        store = build_once([corpus_path(name, data) for name in corpora], room / "store")
     else:
         rows = read_tasks(spec.questions)
         train = [task for task in rows if not is_reporting(task) and _bucket(task) != HELD_OUT]
@@ -106,12 +107,3 @@ def _sets(sets: Mapping[str, int], data: str | Path, seed: int) -> tuple[list[Ta
 
 def _bucket(task: Task) -> int:
     return bucket({"id": task.id, "base_id": task.metadata.get("base_id")})
-
-
-def _built(room: Path, inputs: Sequence[Any]) -> Path:
-    from sleuth.retrieval.build import build
-
-    folder = room / "store"
-    if not (folder / "CURRENT").exists():
-        build(inputs, folder)
-    return folder
