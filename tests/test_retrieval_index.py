@@ -316,3 +316,13 @@ def test_half_precision_widens_exactly_and_rows_of_many_segments_come_in_order()
         kept = np.zeros(100, bool)
         kept[own] = True
         assert found_rows.tolist() == exact(vectors, query, 5, kept)
+
+
+def test_the_best_are_those_of_a_stable_sort() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        count, k = int(random.integers(0, 60)), int(random.integers(0, 8))
+        rows, scores = np.arange(count), random.integers(0, 9, count).astype(np.float32)
+        order = np.argsort(-scores, kind="stable")[:k]
+        found, theirs = recall.best(rows, scores, k)
+        assert found.tolist() == order.tolist() and theirs.tolist() == scores[order].tolist()
