@@ -43,6 +43,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "index.json"
 SETS = ("nq_dev", "hotpotqa_s", "musique_s")
 NUM_QUESTIONS = 300
+LINKS, WIDTH = 32, 200
+"""Of a graph: links a vector, candidates while it is built."""
+EXPANSIONS = (50, 200, 800, 3200)
+"""Candidates that a search in a graph holds."""
 Row = dict[str, Any]
 
 
@@ -183,16 +187,16 @@ def hnswlib_graph(bench: Bench, _: Any = None) -> list[Row]:
 
     used, before = time.process_time(), resident()
     index = hnswlib.Index("ip", bench.manifest.dims)
-    index.init_index(bench.count, ef_construction=100, M=16, random_seed=1)
+    index.init_index(bench.count, ef_construction=WIDTH, M=LINKS, random_seed=1)
     index.set_num_threads(1)
     for n, part in enumerate(bench.vectors):
         index.add_items(part.astype(np.float32), np.arange(bench.first[n], bench.first[n + 1]))
     memory, cpu = resident() - before, time.process_time() - used
     rows = []
-    for ef in (10, 50, 200, 800):
+    for ef in EXPANSIONS:
         index.set_ef(ef)
         point = bench.point(lambda q: index.knn_query(q, K)[0][0])
-        rows.append({"method": "hnswlib M16 float32", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
+        rows.append({"method": f"hnswlib M{LINKS} float32", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
                      "resident_bytes_per_vector": round(memory / bench.count, 1)})  # fmt: skip
         say(rows[-1])
     return rows
@@ -202,16 +206,16 @@ def usearch_graph(bench: Bench, _: Any = None) -> list[Row]:
     from usearch.index import Index
 
     rows = []
-    for dtype in ("i8",):
+    for dtype in ("f16", "i8"):
         used, before = time.process_time(), resident()
-        index = Index(ndim=bench.manifest.dims, metric="cos", dtype=dtype, connectivity=16, expansion_add=100)
+        index = Index(ndim=bench.manifest.dims, metric="cos", dtype=dtype, connectivity=LINKS, expansion_add=WIDTH)
         for n, part in enumerate(bench.vectors):
             index.add(np.arange(bench.first[n], bench.first[n + 1]), part.astype(np.float32), threads=1)
         memory, cpu = resident() - before, time.process_time() - used
-        for ef in (10, 50, 200, 800):
+        for ef in EXPANSIONS:
             index.expansion_search = ef
             point = bench.point(lambda q: index.search(q, K, threads=1).keys)  # noqa: B023
-            rows.append({"method": f"usearch M16 {dtype}", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
+            rows.append({"method": f"usearch M{LINKS} {dtype}", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
                          "resident_bytes_per_vector": round(memory / bench.count, 1)})  # fmt: skip
             say(rows[-1])
     return rows
