@@ -65,9 +65,10 @@ def trained(name: str, spec: RlSpec, whole: recipe.Recipe, out: Path) -> Path | 
     if not spec.steps or (out / "adapter" / "adapter_config.json").is_file():
         return start if not spec.steps else out / "adapter"
     assert whole.rl is not None
+    rl = replace(whole.rl, spec=spec, tasks=replace(whole.rl.tasks, dev=1))  # `asked` asks all of them, once
     said = lambda line: print(f"{name}  {line}", file=sys.stderr, flush=True)  # noqa: E731
     going_on = (out / LOG).exists()
-    return rl_recipe.run(replace(whole.rl, spec=spec), whole.base, start, out, None, resume=going_on, progress=said)
+    return rl_recipe.run(rl, whole.base, start, out, None, resume=going_on, progress=said)
 
 
 def asked(adapter: Path | None, rl: RlRecipe, out: Path) -> dict[str, dict[str, float]]:

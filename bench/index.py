@@ -202,22 +202,21 @@ def hnswlib_graph(bench: Bench, _: Any = None) -> list[Row]:
     return rows
 
 
-def usearch_graph(bench: Bench, _: Any = None) -> list[Row]:
+def usearch_graph(bench: Bench, dtype: str) -> list[Row]:
     from usearch.index import Index
 
+    used, before = time.process_time(), resident()
+    index: Any = Index(ndim=bench.manifest.dims, metric="cos", dtype=dtype, connectivity=LINKS, expansion_add=WIDTH)
+    for n, part in enumerate(bench.vectors):
+        index.add(np.arange(bench.first[n], bench.first[n + 1]), part.astype(np.float32), threads=1)
+    memory, cpu = resident() - before, time.process_time() - used
     rows = []
-    for dtype in ("f16", "i8"):
-        used, before = time.process_time(), resident()
-        index: Any = Index(ndim=bench.manifest.dims, metric="cos", dtype=dtype, connectivity=LINKS, expansion_add=WIDTH)
-        for n, part in enumerate(bench.vectors):
-            index.add(np.arange(bench.first[n], bench.first[n + 1]), part.astype(np.float32), threads=1)
-        memory, cpu = resident() - before, time.process_time() - used
-        for ef in EXPANSIONS:
-            index.expansion_search = ef
-            point = bench.point(lambda q: index.search(q, K, threads=1).keys)  # noqa: B023
-            rows.append({"method": f"usearch M{LINKS} {dtype}", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
-                         "resident_bytes_per_vector": round(memory / bench.count, 1)})  # fmt: skip
-            say(rows[-1])
+    for ef in EXPANSIONS:
+        index.expansion_search = ef
+        point = bench.point(lambda q: index.search(q, K, threads=1).keys)
+        rows.append({"method": f"usearch M{LINKS} {dtype}", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
+                     "resident_bytes_per_vector": round(memory / bench.count, 1)})  # fmt: skip
+        say(rows[-1])
     return rows
 
 
@@ -367,7 +366,8 @@ STAGES: dict[str, Callable[[Bench, Any], list[Row]]] = {
     "codes": lambda bench, _: ours(bench, ["pq", "rabitq", "sq8"]),
     "faiss": plain_faiss,
     "hnswlib": hnswlib_graph,
-    "usearch": usearch_graph,
+    "usearch": lambda bench, _: usearch_graph(bench, "f16"),
+    "usearch-i8": lambda bench, _: usearch_graph(bench, "i8"),
     "lexical": lambda bench, _: lexical(bench),
     "lexical-ours": lambda bench, _: lexical(bench, ()),
     "open": opening,
