@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,16 +40,6 @@ SPEC = RlSpec(
     guards=GuardSpec(on=False),
     checkpoint_every=2,
     keep_every=2,
-)
-
-
-CREW_TASKS = [dataclasses.replace(task, id=f"{task.id}-{n}") for n in range(2) for task in TASKS]
-CREW = dataclasses.replace(
-    SPEC,
-    steps=2,
-    rollout=dataclasses.replace(SPEC.rollout, questions=3),
-    curriculum=CurriculumSpec(),
-    algorithm=algorithm("reinforce_pp", kl=0.01),
 )
 
 
@@ -290,35 +276,6 @@ def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder:
     lines = go(tmp_path, spec)
     assert lines[0]["success"] == 0.0 and lines[0]["informative"] == 0 and lines[0]["norm"] > 0
     assert lines[-1]["success"] > 0.3
-
-
-def test_two_processes_learn_what_one_learns(tmp_path: Path, folder: Path, go: Any) -> None:
-    from safetensors.torch import load_file
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    root = Path(__file__).resolve().parent.parent
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "tests.crew_member", str(folder), str(tmp_path / "crew" / "run")]
-    crew = [
-        subprocess.Popen(command, env={**os.environ, **place, "RANK": str(rank)}, cwd=root, text=True,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]  # fmt: skip
-    one = go(tmp_path / "one" / "run", CREW, tasks=CREW_TASKS, dev=TASKS)
-    said = [process.communicate(timeout=300) for process in crew]
-    assert all(process.returncode == 0 for process in crew), said
-    assert [len(out.splitlines()) for out, _ in said] == [2, 0]  # the first tells, the other does not
-    two = [json.loads(line) for line in (tmp_path / "crew" / "run" / LOG).read_text().splitlines()]
-    for a, b in zip(one, two, strict=True):
-        assert set(a) == set(b)
-        for key in ("reward", "success", "episodes", "informative", "drawn", "tokens", "loss", "entropy", "norm"):
-            assert a[key] == pytest.approx(b[key], rel=1e-3, abs=1e-5), key
-    assert one[0]["dev_reward"] == two[0]["dev_reward"]
-    name = "run/adapter/adapter_model.safetensors"
-    ours, theirs = load_file(tmp_path / "one" / name), load_file(tmp_path / "crew" / name)
-    assert max(float((ours[key].float() - theirs[key].float()).abs().max()) for key in ours) < 1e-3
 
 
 def test_layers_computed_twice_give_the_same_weights(tmp_path: Path, go: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sleuth.agents.policy.lora import CONFIG, WEIGHTS, merge, read_config
 from sleuth.corpora.errors import ModelError
+from sleuth.training.shards import whole
 
 
 def is_whole(adapted: Any) -> bool:
@@ -39,20 +40,21 @@ def precision(model: Any) -> Any:
 def merged(adapted: Any) -> Iterator[tuple[str, Any]]:
     """``(name, weight)`` of every layer that training changes, in the base's type, as in `lora.merge`.
 
-    Of a whole model that is every layer with a weight of its own; a bias goes by its full name.
+    Of a whole model that is every layer with a weight of its own; a bias goes by its full name. Of a sharded one the
+    weights are gathered one after the other: all members go through it.
     """
     import torch
 
     if is_whole(adapted):
         for name, parameter in adapted.named_parameters(remove_duplicate=False):
-            yield name.removesuffix(".weight"), parameter.detach().to(precision(adapted))
+            yield name.removesuffix(".weight"), whole(parameter.detach().to(precision(adapted)))
         return
     with torch.no_grad():
         for name, module in adapted.get_base_model().named_modules():
             if not hasattr(module, "lora_A"):
                 continue
-            base = module.base_layer.weight
-            down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+            parts = module.base_layer.weight, module.lora_A["default"].weight, module.lora_B["default"].weight
+            base, down, up = map(whole, parts)
             update = module.scaling["default"] * (up.float() @ down.float())
             yield name, (base.float() + update).to(base.dtype)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sleuth.corpora.errors import InputError
+from sleuth.training.shards import part
 
 FOLDER, LATEST, STATE, META = "checkpoints", "LATEST", "state.safetensors", "state.json"
 KEPT = 2
@@ -75,7 +76,7 @@ def last_good(out: Path) -> str:
 
 
 def optimizer_tensors(optimizer: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights, moments and the state of torch's generator, by name."""
+    """Weights, moments and the state of torch's generator, by name; of a sharded model this member's parts."""
     import torch
 
     state = {"rng": torch.get_rng_state()}
@@ -86,7 +87,7 @@ def optimizer_tensors(optimizer: Any, params: Mapping[str, Any]) -> dict[str, An
 
 
 def restore_optimizer(state: Mapping[str, Any], optimizer: Any, params: Mapping[str, Any]) -> None:
-    """The inverse of `optimizer_tensors`; other weights than the run's raise `InputError`."""
+    """The inverse of `optimizer_tensors`, from whole tensors; other weights than the run's raise `InputError`."""
     import torch
 
     theirs = {key.removeprefix("weight/") for key in state if key.startswith("weight/")}
@@ -95,13 +96,12 @@ def restore_optimizer(state: Mapping[str, Any], optimizer: Any, params: Mapping[
         raise InputError(f"the checkpoint holds other weights than this run trains, first {odd}: another base or rank?")
     with torch.no_grad():
         for name, p in params.items():
-            p.copy_(state[f"weight/{name}"])
+            p.copy_(part(state[f"weight/{name}"], p))
             moments = {
                 key: state[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in state
             }
             if moments:
-                device = {key: v if key == "step" else v.to(p.device) for key, v in moments.items()}
-                optimizer.state[p] = device
+                optimizer.state[p] = {key: v if key == "step" else part(v, p) for key, v in moments.items()}
     torch.set_rng_state(state["rng"])
 
 

@@ -87,7 +87,7 @@ def shaped(logprobs: Tensor, advantages: Tensor, gamma: float, focal: float = 0.
 
 def _mean_of_reply(change: Tensor, replies: Tensor, logprobs: Tensor) -> Tensor:
     """Each token gets its reply's mean change, with the gradient of its own token (GSPO-token, equation 14)."""
-    count = int(replies.max()) + 1
+    count = int(replies.max()) + 1 if len(replies) else 0
     sums = change.new_zeros(count).index_add(0, replies, change)
     sizes = change.new_zeros(count).index_add(0, replies, change.new_ones(change.shape))
     mean = (sums / sizes)[replies]

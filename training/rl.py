@@ -37,6 +37,7 @@ from sleuth.training.rollouts import Ahead, RolloutSpec, ask, oldest, rollout_se
 from sleuth.training.run_page import write_page
 from sleuth.training.samples import Masks
 from sleuth.training.sft import Progress, SftSpec, TrainingError, adapt, export, same_settings
+from sleuth.training.shards import gathered, part, shard
 from sleuth.training.telling import Clock, describe, tensorboard, told
 from sleuth.training.update import Learner, UpdateSpec
 
@@ -52,6 +53,8 @@ class RlSpec:
     rank: int = 8
     """Of the adapter; 0 trains all weights."""
     alpha: int = 16
+    shard: bool = False
+    """Each of several processes holds a part of the trainer's model in place of all of it; one process holds all."""
     rollout: RolloutSpec = field(default_factory=RolloutSpec)
     reward: RewardSpec = field(default_factory=RewardSpec)
     algorithm: Algorithm = field(default_factory=Algorithm)
@@ -122,7 +125,8 @@ def train(
             write_page(out)
         if first and final:
             (out / "final.json").write_text(json.dumps(final, indent=1) + "\n", encoding="utf-8")
-        return run.export() if first else out
+        made = run.export()
+        return made if first else out
 
 
 def _steps(run: _Run, done: int, watchers: Sequence[Callable[[Any], None]], progress: Progress) -> None:
@@ -158,6 +162,8 @@ class _Run:
         if parts.start is not None:
             adapter.load_weights(adapted, parts.start, parts.base)
         self.crew = parts.crew
+        if spec.shard and self.crew.size > 1:
+            shard(adapter.base_of(adapted), self.crew)
         self.learner = Learner(adapted, spec.update, spec.algorithm, parts.crew)
         self.records: curriculum.Records = {}
         self.lines: list[dict[str, Any]] = []
@@ -170,8 +176,9 @@ class _Run:
         self.ahead = Ahead(parts.engine, parts.store, spec.rollout) if spec.rollout.staleness else None
 
     def export(self, name: str = "") -> Path:
-        """`sft.export` of the present weights."""
-        return export(self.learner.adapted, self.out, self.parts.engine.tokens.tokenizer, name)
+        """`sft.export` of the present weights, by the first member."""
+        tokenizer = self.parts.engine.tokens.tokenizer
+        return export(self.learner.adapted, self.out, tokenizer, name, write=self.crew.first)
 
     def publish(self, step: int) -> None:
         """The engine goes on with the learner's weights, under the version of that step."""
@@ -310,17 +317,18 @@ class _Run:
 
     def save(self, step: int) -> int:
         """Write a checkpoint, and the adapter to ``best/`` where the best window ended since the last one."""
-        if not self.crew.first:
-            return step
+        first = self.crew.first
         state = checkpoint.optimizer_tensors(self.learner.optimizer, self.learner.params)
         if self.spec.algorithm.kl:
             state |= {f"start/{n}": p for n, p in zip(self.learner.params, self.learner.start, strict=True)}
-        meta = {"spec": dataclasses.asdict(self.spec), "base": self.parts.base, "records": self.records}
-        checkpoint.save(self.out, step, state, meta)
+        state = gathered(state.items(), keep=first)
+        if first:
+            meta = {"spec": dataclasses.asdict(self.spec), "base": self.parts.base, "records": self.records}
+            checkpoint.save(self.out, step, state, meta)
         best = guards.best_step(self.lines, self.spec.guards.window)
         if best is None or best > step - self.spec.checkpoint_every:
             self.export("best")
-        if self.lines:
+        if first and self.lines:
             write_page(self.out)
         return step
 
@@ -334,7 +342,7 @@ class _Run:
         same_settings(theirs, ours_but, self.out)
         checkpoint.restore_optimizer(state, self.learner.optimizer, self.learner.params)
         if self.spec.algorithm.kl:
-            self.learner.start = [state[f"start/{name}"].to(p.device) for name, p in self.learner.params.items()]
+            self.learner.start = [part(state[f"start/{name}"], p) for name, p in self.learner.params.items()]
         self.records = meta["records"]
         if self.crew.first:
             checkpoint.trim(self.out / LOG, meta["step"])

@@ -138,7 +138,7 @@ def run(
     ``start``: an adapter's folder, whose rank and alpha the run takes over (at rank 0 it is merged), or None.
     """
     from sleuth.agents.policy.lora import read_config
-    from sleuth.agents.policy.models import load_model, model_name, model_path
+    from sleuth.agents.policy.models import choose_device, choose_dtype, load_model, model_name, model_path
 
     spec = recipe.spec
     spec.rollout.chosen()
@@ -154,7 +154,8 @@ def run(
     if crew.first:
         progress(f"{len(tasks)} tasks, {len(dev)} held out, {shape}")
     path = model_path() if base == "embedded" else base
-    model, tokenizer = load_model(path, device=crew.device)
+    held = "cpu" if spec.shard and crew.size > 1 else crew.device  # sharding takes the parts to the GPUs, layer by layer
+    model, tokenizer = load_model(path, choose_dtype(choose_device(crew.device)), held)
     if recipe.offline is not None:
         return _offline(recipe.offline, spec, model, tokenizer, model_name(path), tasks, start, out, resume, progress)
     engine = _engine(spec.rollout, path, model, tokenizer, crew.device, out)

@@ -37,6 +37,10 @@ class Pack:
     """(N,) for each drawn token of the samples in turn, the node whose next token it is."""
 
 
+BLANK = Pack((), (0,), (-1,), (0,), ())
+"""No sample's: it goes through the model and weighs nothing, where others have a pack more."""
+
+
 class _Tree:
     def __init__(self) -> None:
         self.children: dict[tuple[int, int], int] = {}
@@ -104,26 +108,27 @@ def score(adapted: Any, samples: Sequence[Sample], pack: Pack, entropy: bool = T
     low = precision(model)
     mixed = torch.autocast(device.type, dtype=low) if low != torch.float32 else nullcontext()
     drawn = [(i, n) for i in pack.samples for n in range(len(samples[i].drawn))]
-    wanted = torch.tensor([samples[i].ids[samples[i].drawn[n]] for i, n in drawn], device=device)
+    wanted = torch.tensor([samples[i].ids[samples[i].drawn[n]] for i, n in drawn], dtype=torch.long, device=device)
     rows, places = _distinct([(node, samples[i].choices[n], samples[i].temperature)
                               for node, (i, n) in zip(pack.predicts, drawn, strict=True)])  # fmt: skip
-    nodes = torch.tensor([node for node, _, _ in rows], device=device)
+    nodes = torch.tensor([node for node, _, _ in rows], dtype=torch.long, device=device)
     scale = torch.tensor([1 / temperature for _, _, temperature in rows], device=device)
     with mixed:
-        hidden = model.model(
+        logits = model(
             input_ids=torch.tensor([pack.ids], device=device),
             position_ids=torch.tensor([pack.depths], device=device),
             attention_mask=None if _is_line(pack) else _ancestry(pack, low).to(device),
             use_cache=False,
-        ).last_hidden_state  # (1, T, H)
-        logits = model.lm_head(hidden[0, nodes]).float()  # (U, V)
+            logits_to_keep=nodes,
+        ).logits  # (1, U, V)
+    logits = logits[0].float()  # (U, V)
     mask = barred([choice for _, choice, _ in rows], logits.shape[1]).to(device)
     logprobs = (logits * scale[:, None]).masked_fill(mask, float("-inf")).log_softmax(-1)  # (U, V)
     spread = torch.zeros(len(rows), device=device)
     if entropy:
         with torch.no_grad():
             spread = -(logprobs.exp() * logprobs.masked_fill(mask, 0.0)).sum(-1)  # (U,)
-    at = torch.tensor(places, device=device)
+    at = torch.tensor(places, dtype=torch.long, device=device)
     return logprobs[at, wanted], spread[at]
 
 

@@ -31,6 +31,7 @@ from sleuth.corpora.errors import InputError, SleuthError
 from sleuth.training import checkpoint
 from sleuth.training.adapter import base_of, is_whole, load_weights, precision
 from sleuth.training.choices import barred, is_forced, walk
+from sleuth.training.shards import gathered
 from sleuth.training.turns import Example
 
 END_OF_TURN = "<|im_end|>"
@@ -250,46 +251,57 @@ def micro_batches(rows: Sequence[Tokens], max_tokens: int) -> list[list[Tokens]]
     return cut
 
 
-def export(adapted: Any, out: Path, tokenizer: Any, name: str = "") -> Path:
+def export(adapted: Any, out: Path, tokenizer: Any, name: str = "", write: bool = True) -> Path:
     """Write what was trained as bfloat16 safetensors, whole or not at all, and return its folder in ``out``.
 
-    An adapter goes with its config to ``adapter``, a whole model with its tokenizer to ``model``; or to ``name``.
+    An adapter goes with its config to ``adapter``, a whole model with its tokenizer to ``model``; or to ``name``. Every
+    member of a crew that trains a sharded model takes part, and one alone is to ``write``.
     """
     whole = is_whole(adapted)
     folder = out / (name or ("model" if whole else "adapter"))
+    state = _model_state(adapted, write) if whole else _adapter_state(adapted, write)
+    if not write:
+        return folder
     made = folder.with_name(f".{folder.name}.making")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     if whole:
-        _write_model(adapted, made, tokenizer)
+        _write_model(adapted, state, made, tokenizer)
     else:
-        _write_adapter(adapted, made)
+        _write_adapter(adapted, state, made)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(made, folder)
     return folder
 
 
-def _write_model(model: Any, made: Path, tokenizer: Any) -> None:
+def _model_state(model: Any, keep: bool) -> dict[str, Any]:
     import torch
 
-    low: dict[int, Any] = {}  # tied weights stay one tensor
-    for value in model.state_dict().values():
-        low.setdefault(value.data_ptr(), value.detach().to(torch.bfloat16))
-    state = {key: low[value.data_ptr()] for key, value in model.state_dict().items()}
+    named = model.state_dict(keep_vars=True)
+    own = {id(value): value for value in named.values()}  # tied weights stay one tensor
+    low = gathered(((key, value.detach().to(torch.bfloat16)) for key, value in own.items()), keep)
+    return {name: low[id(value)] for name, value in named.items()} if keep else {}
+
+
+def _adapter_state(adapted: Any, keep: bool) -> dict[str, Any]:
+    import torch
+    from peft import get_peft_model_state_dict
+
+    parts = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return gathered(((name, value.detach().to(torch.bfloat16)) for name, value in parts.items()), keep)
+
+
+def _write_model(model: Any, state: Mapping[str, Any], made: Path, tokenizer: Any) -> None:
     model.save_pretrained(made, state_dict=state)
     tokenizer.save_pretrained(made)
     config = json.loads((made / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
     (made / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_adapter(adapted: Any, made: Path) -> None:
-    import torch
-    from peft import get_peft_model_state_dict
+def _write_adapter(adapted: Any, state: Mapping[str, Any], made: Path) -> None:
     from safetensors.torch import save_file
 
-    parts = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    state = {k: v.detach().to(torch.bfloat16).contiguous().cpu() for k, v in parts.items()}
-    save_file(state, made / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file({name: value.contiguous().cpu() for name, value in state.items()}, made / "adapter_model.safetensors", metadata={"format": "pt"})
     (made / "adapter_model.safetensors").chmod(0o644)  # as any other file: it is packaged and shared
     config = {**adapted.peft_config["default"].to_dict(), "inference_mode": True}
     config.pop("runtime_config", None)

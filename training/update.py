@@ -17,8 +17,9 @@ from sleuth.training.adapter import base_of
 from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
 from sleuth.training.samples import Sample
-from sleuth.training.scoring import Pack, packs, score
+from sleuth.training.scoring import BLANK, Pack, packs, score
 from sleuth.training.sft import TrainingError, falling
+from sleuth.training.shards import is_shard, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Learner:
         if spec.checkpointing:
             base_of(adapted).gradient_checkpointing_enable({"use_reentrant": False})
         self.params = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+        self.sharded = any(map(is_shard, self.params.values()))
         self.optimizer = torch.optim.AdamW(self.params.values(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
         self.start_here()
 
@@ -76,7 +78,7 @@ class Learner:
         mine = {"drawn": sum(len(s.drawn) for s in samples), "episodes": len({s.episode for s in samples})}
         all_ = self.crew.totals(mine)
         batch = _Batch(samples, self.choices, step, seed, (all_["drawn"], all_["episodes"]))
-        cut = packs(samples, self.spec.max_tokens)
+        cut = self._cut(samples)
         rate = self._rate(step)
         old = torch.zeros(batch.count)
         reference = self._reference(batch, cut) if self.choices.kl else None
@@ -87,7 +89,7 @@ class Learner:
                 old = now
                 gap = (batch.sampled - now)[~batch.true]
                 sums |= {"kl": float((gap.exp() - gap - 1).sum()), "mismatch": float(gap.abs().sum())}
-                sums |= {"own": len(gap), "tokens": sum(map(len, samples)), "computed": sum(len(p.ids) for p in cut)}
+                sums |= {"own": len(gap), "tokens": sum(map(len, samples)), "computed": sum(len(p.ids) for p in cut if p.samples)}
             told = self.crew.totals(sums)
             figures |= {key: told[key] for key in ("loss", "tokens", "computed") if key in told}
             figures |= {key: told[key] / max(1, all_["drawn"]) for key in ("clipped", "entropy")}
@@ -125,6 +127,12 @@ class Learner:
         right = float((gap[:, 0] > gap[:, 1]).float().mean())
         return {"loss": told, "right": right, "norm": self._move(told), "lr": rate, "drawn": batch.count}
 
+    def _cut(self, samples: Sequence[Sample]) -> list[Pack]:
+        """The packs of a share; of a sharded model as many as the member with most has, because each is one of all."""
+        cut = packs(samples, self.spec.max_tokens)
+        most = max(self.crew.gather(len(cut))) if self.sharded else len(cut)
+        return [*cut, *[BLANK] * (most - len(cut))]
+
     def _rate(self, step: int) -> float:
         rate = self.spec.rate(step)
         for group in self.optimizer.param_groups:
@@ -135,8 +143,9 @@ class Learner:
         """Take the optimiser's step where everything is finite; the gradient's norm before it was clipped."""
         import torch
 
-        self.crew.sum_gradients(self.params.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.params.values(), self.spec.clip).item()
+        if not self.sharded:  # else they are sums already
+            self.crew.sum_gradients(self.params.values())
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.params.values(), self.spec.clip)).item()
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -230,7 +239,7 @@ class _Batch:
         """Where the scores of a pack belong."""
         import torch
 
-        return torch.cat([torch.arange(len(self.samples[i].drawn)) + self.starts[i] for i in pack.samples])
+        return torch.tensor([self.starts[i] + n for i in pack.samples for n in range(len(self.samples[i].drawn))]).long()
 
     def loss(self, logprobs: Any, old: Any, at: Any, reference: Any) -> tuple[Any, Any]:
         """The part of the batch's loss that these places have, and how many of them were clipped."""
