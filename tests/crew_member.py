@@ -32,7 +32,7 @@ WHOLE = dataclasses.replace(
     CREW,
     rank=0,
     rollout=dataclasses.replace(CREW.rollout, questions=1),  # the second member has no sample
-    algorithm=algorithm("gspo", epochs=2),
+    algorithm=algorithm("gspo", epochs=2, clip_low=0.2, clip_high=0.2),
     update=dataclasses.replace(CREW.update, learning_rate=1e-3, checkpointing=True),
     checkpoint_every=1,
 )

@@ -20,9 +20,11 @@ from sleuth.agents.records import Message, PolicyError, Sampling
 from sleuth.corpora.errors import ConfigError
 from sleuth.eval.records import Task
 from sleuth.serve_policy import make_app
+from sleuth.training.crew import Crew
 from sleuth.training.engines import RemoteEngine
 from sleuth.training.rl import LOG, Parts, RlSpec, train
 from sleuth.training.rollouts import Ahead, RolloutSpec, oldest, version_step
+from sleuth.training.sft import SftSpec, adapt
 from tests import tiny_model
 from tests.films import FilmStore
 from tests.test_training_rl import SPEC, TASKS
@@ -154,5 +156,7 @@ def test_a_server_without_ids_or_with_other_weights_is_refused(tmp_path: Path, f
     remote = RemoteEngine(server, Tokens(tokenizer, model.config.vocab_size, [2]), tmp_path)
     with pytest.raises(PolicyError, match="expected an adapter to have been given"):
         asyncio.run(remote.sample([Message("user", "Who?")], Sampling(1.0, 1.0, 4)))
+    remote.adopt(adapt(model, SftSpec(rank=4), "tiny"), "run@1", Crew(rank=1))  # the first of a crew tells the server
+    assert remote.policy_version == "run@1" and not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="URL#model"):
         RemoteEngine("127.0.0.1:8700", remote.tokens, tmp_path)

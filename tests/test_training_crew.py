@@ -1,4 +1,4 @@
-"""Several processes on a tiny model: together they learn what one learns, each with all of the model or a part of it."""
+"""Several processes on a tiny model: each with all of the model or a part of it, they learn what one learns."""
 
 from __future__ import annotations
 
@@ -83,18 +83,17 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, folder: Path, crew:
     one = run(CREW, folder, tmp_path / "run", Crew(), quiet)
     for kind in ("plain", "adapter"):  # with all of the model each, and with a part of it
         alike(one, crew / kind / "run")
-        print(kind, apart(tmp_path / ADAPTER, crew / kind / ADAPTER), apart(tmp_path / STATE, crew / kind / STATE))
         assert apart(tmp_path / ADAPTER, crew / kind / ADAPTER) < 1e-3
-        assert apart(tmp_path / STATE, crew / kind / STATE) < 1e-3
+        assert apart(tmp_path / STATE, crew / kind / STATE) < 1e-4
 
 
 def test_all_weights_are_trained_in_parts_and_after_a_stop(tmp_path: Path, folder: Path, crew: Path) -> None:
     one = run(WHOLE, folder, tmp_path / "run", Crew(), quiet)
     alike(one, crew / "whole" / "run")
     name = "run/model/model.safetensors"
-    print(apart(tmp_path / name, crew / "whole" / name), apart(tmp_path / STATE, crew / "whole" / STATE))
+    assert all(line["norm"] > 1e-3 for line in one)
     assert apart(tmp_path / name, crew / "whole" / name) < 1e-3
-    assert apart(tmp_path / STATE, crew / "whole" / STATE) < 1e-3
+    assert apart(tmp_path / STATE, crew / "whole" / STATE) < 1e-4
 
 
 def test_one_process_goes_on_where_two_stopped(tmp_path: Path, folder: Path, crew: Path) -> None:

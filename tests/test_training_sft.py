@@ -16,6 +16,7 @@ from sleuth.agents.roles import answerer
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.training import recipe
+from sleuth.training.adapter import precision
 from sleuth.training.examples import BUILDERS
 from sleuth.training.held_out import compare, held_out
 from sleuth.training.sft import (
@@ -24,6 +25,7 @@ from sleuth.training.sft import (
     TrainingError,
     adapt,
     completion_loss,
+    export,
     learning_rate,
     micro_batches,
     schedule,
@@ -151,6 +153,16 @@ def test_at_rank_0_all_weights_are_trained_and_a_whole_model_comes_out(tmp_path:
     with torch.no_grad():
         trained = completion_loss(loaded, [tokenize(its, TOY[0], grammars())], 2)
     assert float(trained) < 0.6 * course[0]
+
+
+def test_writing_a_whole_model_leaves_it_as_it_was(tmp_path: Path) -> None:
+    import torch
+
+    base = model()
+    base.config.dtype = torch.bfloat16
+    adapted = adapt(base, dataclasses.replace(SPEC, rank=0), "tiny")
+    export(adapted, tmp_path, tokenizer())
+    assert precision(adapted) == torch.bfloat16  # what training goes on in
 
 
 def test_a_rank_below_0_is_refused(tmp_path: Path) -> None:

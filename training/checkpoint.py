@@ -32,8 +32,7 @@ def save(out: Path, step: int, tensors: Mapping[str, Any], meta: Mapping[str, An
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, making / STATE)
-    digest = hashlib.sha256((making / STATE).read_bytes()).hexdigest()
-    record = {**meta, "step": step, "sha256": digest}
+    record = {**meta, "step": step, "sha256": _digest(making / STATE)}
     (making / META).write_text(json.dumps(record), encoding="utf-8")
     for path in (making / STATE, making / META, making):
         _sync(path)
@@ -137,10 +136,15 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors.torch import load_file
 
     meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    found = hashlib.sha256((folder / STATE).read_bytes()).hexdigest()
+    found = _digest(folder / STATE)
     if found != meta["sha256"]:
         raise ValueError(f"{STATE} hashes to {found[:12]}, {META} says {meta['sha256'][:12]}: cut short or changed")
     return load_file(folder / STATE), meta
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -23,6 +23,7 @@ from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, 
 from sleuth.corpora.errors import ConfigError
 from sleuth.training import adapter
 from sleuth.training.adapter import is_whole
+from sleuth.training.crew import Crew
 from sleuth.training.sft import export
 
 KEPT = 2
@@ -48,12 +49,15 @@ class Engine(Protocol):
     ) -> Completion: ...
 
 
-def give(engine: Any, adapted: Any, version: str) -> None:
-    """The engine goes on with the learner's weights; replies in flight end with those that they began with."""
+def give(engine: Any, adapted: Any, version: str, crew: Crew | None = None) -> None:
+    """The engine goes on with the learner's weights; replies in flight end with those that they began with.
+
+    Every member of a crew has an embedded engine of its own to give them to; a server gets them from the first.
+    """
     if isinstance(engine, EmbeddedPolicy):
         engine.publish(adapter.merged(adapted), version, wait=True)
     else:
-        engine.adopt(adapted, version)
+        engine.adopt(adapted, version, crew or Crew())
 
 
 class RemoteEngine:
@@ -94,16 +98,21 @@ class RemoteEngine:
             raise PolicyError("bad_reply", f"{self.url}: expected {expected}, found {reply.policy_version!r}")
         return dataclasses.replace(reply, policy_version=named[-1])
 
-    def adopt(self, adapted: Any, version: str) -> None:
-        """Write the adapter, let the server load it under its version, and ask for it from now on."""
+    def adopt(self, adapted: Any, version: str, crew: Crew) -> None:
+        """Write the adapter, let the server load it under its version, and ask for it from now on.
+
+        The first of a crew does it for all, who share the server.
+        """
         version = version.replace("/", "-")
         if is_whole(adapted):
             raise ConfigError("rollout.server takes adapters: expected a rank over 0, found 0")
-        folder = export(adapted, self.room, None, version)
-        asyncio.run(self._post("load_lora_adapter", {"lora_name": version, "lora_path": str(folder.resolve())}))
+        folder = export(adapted, self.room, None, version, write=crew.first)
+        if crew.first:
+            asyncio.run(self._post("load_lora_adapter", {"lora_name": version, "lora_path": str(folder.resolve())}))
+        crew.gather(None)
         self._held = [*self._held, version]
         self.policy_version = version
-        for old in self._held[:-KEPT]:
+        for old in self._held[:-KEPT] if crew.first else ():
             asyncio.run(self._post("unload_lora_adapter", {"lora_name": old}))
             shutil.rmtree(self.room / old, ignore_errors=True)
         self._held = self._held[-KEPT:]

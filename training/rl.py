@@ -163,7 +163,7 @@ class _Run:
             adapter.load_weights(adapted, parts.start, parts.base)
         self.crew = parts.crew
         if spec.shard and self.crew.size > 1:
-            shard(adapter.base_of(adapted), self.crew)
+            shard(adapter.base_of(adapted), self.crew, adapter.precision(adapted))
         self.learner = Learner(adapted, spec.update, spec.algorithm, parts.crew)
         self.records: curriculum.Records = {}
         self.lines: list[dict[str, Any]] = []
@@ -182,7 +182,7 @@ class _Run:
 
     def publish(self, step: int) -> None:
         """The engine goes on with the learner's weights, under the version of that step."""
-        give(self.parts.engine, self.learner.adapted, f"{self.base_version}+{self.out.name}@{step}")
+        give(self.parts.engine, self.learner.adapted, f"{self.base_version}+{self.out.name}@{step}", self.crew)
 
     def close(self) -> None:
         """End the rollouts that run ahead."""

@@ -154,7 +154,7 @@ def run(
     if crew.first:
         progress(f"{len(tasks)} tasks, {len(dev)} held out, {shape}")
     path = model_path() if base == "embedded" else base
-    held = "cpu" if spec.shard and crew.size > 1 else crew.device  # sharding takes the parts to the GPUs, layer by layer
+    held = "cpu" if spec.shard and crew.size > 1 else crew.device  # `shard` takes its parts to the GPU, layer by layer
     model, tokenizer = load_model(path, choose_dtype(choose_device(crew.device)), held)
     if recipe.offline is not None:
         return _offline(recipe.offline, spec, model, tokenizer, model_name(path), tasks, start, out, resume, progress)

@@ -292,7 +292,9 @@ def _adapter_state(adapted: Any, keep: bool) -> dict[str, Any]:
 
 
 def _write_model(model: Any, state: Mapping[str, Any], made: Path, tokenizer: Any) -> None:
+    loaded = model.config.dtype
     model.save_pretrained(made, state_dict=state)
+    model.config.dtype = loaded  # saving made it that of the weights, float32, and training would go on in that
     tokenizer.save_pretrained(made)
     config = json.loads((made / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
     (made / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -301,7 +303,8 @@ def _write_model(model: Any, state: Mapping[str, Any], made: Path, tokenizer: An
 def _write_adapter(adapted: Any, state: Mapping[str, Any], made: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file({name: value.contiguous().cpu() for name, value in state.items()}, made / "adapter_model.safetensors", metadata={"format": "pt"})
+    tensors = {name: value.contiguous().cpu() for name, value in state.items()}
+    save_file(tensors, made / "adapter_model.safetensors", metadata={"format": "pt"})
     (made / "adapter_model.safetensors").chmod(0o644)  # as any other file: it is packaged and shared
     config = {**adapted.peft_config["default"].to_dict(), "inference_mode": True}
     config.pop("runtime_config", None)

@@ -15,19 +15,20 @@ from sleuth.training.crew import Crew
 Name = TypeVar("Name", bound=Hashable)
 
 
-def shard(model: Any, crew: Crew) -> None:
+def shard(model: Any, crew: Crew, compute: Any) -> None:
     """``model`` (a base, with or without an adapter in it) keeps this member's parts, on its device; in place.
 
-    A layer is whole only while it computes, the embeddings and the head for a whole pass. Types stay as they are, so
-    that the arithmetic is that of a model which is not sharded.
+    A layer is whole only while it computes, the embeddings and the head for a whole pass, both in the type ``compute``;
+    parts keep their own type, and gradients are summed in float32.
     """
     import torch
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    types = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (crew.size,))
     for module in (*model.model.layers, model):
-        sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=types)
         sharded.set_gradient_divide_factor(1.0)  # sums; FSDP's own choice is the mean
         sharded.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction, and NCCL needs none
 

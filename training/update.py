@@ -89,7 +89,7 @@ class Learner:
                 old = now
                 gap = (batch.sampled - now)[~batch.true]
                 sums |= {"kl": float((gap.exp() - gap - 1).sum()), "mismatch": float(gap.abs().sum())}
-                sums |= {"own": len(gap), "tokens": sum(map(len, samples)), "computed": sum(len(p.ids) for p in cut if p.samples)}
+                sums |= {"own": len(gap), "tokens": sum(map(len, samples)), "computed": sum(len(p.ids) for p in cut)}
             told = self.crew.totals(sums)
             figures |= {key: told[key] for key in ("loss", "tokens", "computed") if key in told}
             figures |= {key: told[key] / max(1, all_["drawn"]) for key in ("clipped", "entropy")}
@@ -239,7 +239,8 @@ class _Batch:
         """Where the scores of a pack belong."""
         import torch
 
-        return torch.tensor([self.starts[i] + n for i in pack.samples for n in range(len(self.samples[i].drawn))]).long()
+        found = [self.starts[i] + n for i in pack.samples for n in range(len(self.samples[i].drawn))]
+        return torch.tensor(found, dtype=torch.long)
 
     def loss(self, logprobs: Any, old: Any, at: Any, reference: Any) -> tuple[Any, Any]:
         """The part of the batch's loss that these places have, and how many of them were clipped."""
