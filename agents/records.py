@@ -124,7 +124,8 @@ class ToolCall:
     tool: str
     arguments: Mapping[str, Any]
     result: Any = None
-    """For ``search``: a list of ``{"passage_id", "score"}``, best first; the passages stand once in the episode."""
+    """For ``search``: a list of ``{"passage_id", "score"}``, best first, with ``date`` where the source has one; the
+    passages stand once in the episode."""
     error: str = ""
     """Empty when the call worked."""
 

@@ -15,12 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sleuth.agents.records import Episode, JsonSchema, Message, Policy, PolicyError, Sampling
 from sleuth.agents.role import parse_object
-from sleuth.eval.metrics import answer_text, declines
+from sleuth.eval.metrics import answer_text, declines, quoted
 from sleuth.eval.records import Metric, Task
+
+Case: TypeAlias = tuple[Task, str] | tuple[Task, str, tuple[str, ...]]
+"""What is judged: a task with an answer and, where a rubric asks for them, the answer's quotes."""
 
 GRADES = ("correct", "incorrect", "not_attempted")
 
@@ -76,16 +79,21 @@ class Verdict:
         return None if self.grade is None else self.grade == "correct"
 
 
-async def verdict_on(judge: Judge, task: Task, answer: str) -> Verdict:
-    """The verdict on one answer; a row that accepts none, and a judge that fails, give none, with the cause."""
+def spared(task: Task) -> str:
+    """Why no answer to a row can be judged, or an empty string."""
     if task.metadata.get("answerable", True) is False:
-        return Verdict(None, cause="nothing answers the row: declining is right there, which needs no judge")
+        return "nothing answers the row: declining is right there, which needs no judge"
+    return "" if task.answer_items or task.answers else "the row has no accepted answer to compare with"
+
+
+async def verdict_on(judge: Judge, task: Task, answer: str, quotes: Sequence[str] = ()) -> Verdict:
+    """The verdict on one answer; a row that accepts none, and a judge that fails, give none, with the cause."""
+    if cause := spared(task):
+        return Verdict(None, cause=cause)
     if declines(answer):
         return Verdict("not_attempted", "the answer declines")
-    accepted = list(task.answer_items or task.answers)
-    if not accepted:
-        return Verdict(None, cause="the row has no accepted answer to compare with")
-    asked = {"question": task.question, "accepted": accepted, "answer": answer}
+    asked: dict[str, Any] = {"question": task.question, "accepted": list(task.answer_items or task.answers)}
+    asked |= {"answer": answer, "quotes": list(quotes)} if quotes else {"answer": answer}
     if task.answer_items:
         asked["note"] = "all accepted answers are wanted together"
     messages = (
@@ -130,7 +138,7 @@ def _majority(samples: Sequence[tuple[str | None, str]]) -> Verdict:
 
 async def judge_all(
     by: Judge,
-    cases: Sequence[tuple[Task, str]],
+    cases: Sequence[Case],
     *,
     path: str | Path | None = None,
     concurrency: int = 16,
@@ -141,16 +149,16 @@ async def judge_all(
     With ``path`` each verdict is appended there as it comes, and verdicts that stand there under the same judge are
     taken over; those that failed are asked again.
     """
-    wanted = {case_key(task, answer): (task, answer) for task, answer in cases}
+    wanted = {case_key(*case): case for case in cases}
     stamp = _stamp(by)
     verdicts = {key: v for key, v in _kept(path, stamp).items() if key in wanted and v.grade is not None}
     left = iter([(key, case) for key, case in wanted.items() if key not in verdicts])
 
     async def work() -> None:
-        for key, (task, answer) in left:
-            verdicts[key] = await verdict_on(by, task, answer)
+        for key, case in left:
+            verdicts[key] = await verdict_on(by, *case)
             if path is not None:
-                _append(Path(path), {"judge": stamp, "case": key, "task": task.id, **asdict(verdicts[key])})
+                _append(Path(path), {"judge": stamp, "case": key, "task": case[0].id, **asdict(verdicts[key])})
             if progress:
                 progress(len(verdicts), len(wanted))
 
@@ -158,20 +166,30 @@ async def judge_all(
     return verdicts
 
 
-def judged(verdicts: Mapping[str, Verdict]) -> Metric:
+def answer_alone(task: Task, episode: Episode) -> Case:
+    return task, answer_text(episode)
+
+
+def with_quotes(task: Task, episode: Episode) -> Case:
+    """With the quotes that the policy gave itself, each once."""
+    return task, answer_text(episode), tuple(dict.fromkeys(c.quote for c in quoted(episode)))
+
+
+def judged(verdicts: Mapping[str, Verdict], case: Callable[[Task, Episode], Case] = answer_alone) -> Metric:
     """A metric out of verdicts: 1 for correct, 0 for incorrect and not attempted, None where there is no verdict."""
 
     def metric(task: Task, episode: Episode) -> float | None:
-        verdict = verdicts.get(case_key(task, answer_text(episode)))
+        verdict = verdicts.get(case_key(*case(task, episode)))
         return None if verdict is None or verdict.correct is None else float(verdict.correct)
 
     metric.__name__, metric.__doc__ = "judged", "Correct in the eyes of a judge."
     return metric
 
 
-def case_key(task: Task, answer: str) -> str:
-    """A digest of what a judge sees: question, accepted answers, answer."""
-    return _digest([task.question, list(task.answers), list(task.answer_items), answer])
+def case_key(task: Task, answer: str, quotes: Sequence[str] = ()) -> str:
+    """A digest of what a judge sees: question, accepted answers, answer, and quotes where it sees them."""
+    seen = [task.question, list(task.answers), list(task.answer_items), answer]
+    return _digest([*seen, list(quotes)] if quotes else seen)
 
 
 def _stamp(by: Judge) -> str:

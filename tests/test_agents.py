@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from typing import Any
@@ -19,6 +20,7 @@ from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.agents.tools import tool
 from sleuth.agents.trace import Trace
 from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.retrieval.records import Hit
 from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
 from tests.scripted import ScriptedPolicy
 
@@ -26,6 +28,21 @@ from tests.scripted import ScriptedPolicy
 def run(name: str = "decompose", question: str = QUESTION, **changes: Any) -> Episode:
     ctx = context(name, **changes)
     return asyncio.run(rollout(build_graph(ctx.strategy), question, ctx))
+
+
+def test_a_search_notes_the_dates_of_its_sources_where_they_have_one() -> None:
+    class Dated(FilmStore):
+        def _rank(self, query: str) -> list[Hit]:
+            return [dataclasses.replace(h, date="1976" if h.passage.id == "jaws" else "") for h in super()._rank(query)]
+
+    (call,) = run("naive-rag", store=Dated()).steps[0].calls
+    assert {hit["passage_id"]: hit.get("date") for hit in call.result} == {
+        "jaws": "1976",
+        "spielberg": None,
+        "shark": None,
+    }
+    (plain,) = run("naive-rag").steps[0].calls
+    assert {frozenset(hit) for hit in plain.result} == {frozenset({"passage_id", "score"})}
 
 
 @pytest.mark.parametrize(

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sleuth.agents import episodes as episode_files
+from sleuth.agents.cite import checked
 from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.models import load_model
-from sleuth.agents.records import Answer, Completion, Episode, Sampling, Step, ToolCall
+from sleuth.agents.records import Answer, Completion, Episode, PolicyError, Sampling, Step, ToolCall
+from sleuth.agents.roles import answerer
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.eval.evaluate import tagged
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
-from sleuth.training.offline import OfflineSpec, Stored, accepted, behaviours, pairs, priming, stored, train
-from sleuth.training.rewards import Graded, RewardSpec, Term
+from sleuth.training.offline import OfflineSpec, Stored, _units, accepted, behaviours, pairs, priming, stored, train
+from sleuth.training.reflect import PROMPT, refined, reflect, verdict
+from sleuth.training.rewards import Graded, RewardSpec, Term, grade
 from sleuth.training.rl import Parts
 from sleuth.training.rollouts import RolloutSpec, ask
 from sleuth.training.samples import Masks
 from sleuth.training.sft import SftSpec, adapt
 from sleuth.training.update import Learner, UpdateSpec
 from tests import tiny_model
-from tests.films import FilmStore
+from tests.films import BIRTH, FILM, PASSAGES, FilmStore
+from tests.scripted import ScriptedPolicy
 
 TASKS = [
     Task("t0", "Where was Spielberg born?", ("Cincinnati, Ohio",), ("spielberg",), "all"),
@@ -169,6 +175,87 @@ def test_behaviours_are_read_off_the_record() -> None:
     good = Stored(task, run_, Graded(0.0, False, {}, (), ()))
     poor = Stored(task, dataclasses.replace(run_, steps=steps[:2]), Graded(1.0, True, {}, (), ()))
     assert priming([poor, good], 2, 2) == [good]  # how it went about it counts, not whether it was right
+
+
+EXACT = RewardSpec({"em": Term(1.0)})
+MENDED = {"answer": "Cincinnati, Ohio", "quotes": [BIRTH]}
+
+
+def failed(rows: Sequence[Stored]) -> list[Stored]:
+    """The episodes that the answer checker rejects; one of another question that it accepts."""
+    graded = [Stored(row.task, row.episode, grade(row.task, row.episode, EXACT)) for row in rows]
+    won = dataclasses.replace(next(row for row in graded if row.task.id == "t1"), graded=Graded(1.0, True, {}, (), ()))
+    return [*[row for row in graded if row.task.id == "t0" and not row.graded.success], won]
+
+
+def test_a_failed_answer_is_mended_by_a_reflector_that_is_told_no_gold(
+    engine: EmbeddedPolicy, rows: list[Stored]
+) -> None:
+    asked = failed(rows)
+    policy = ScriptedPolicy(lambda messages: MENDED)
+    made = asyncio.run(reflect(asked, 2, Masks(engine.tokens), policy))
+    assert len(made) == len(policy.seen) == 2 and {task.id for task, _ in made} == {"t0"}
+    before = {row.episode.steps[-1].messages: row.episode.steps[-1] for row in asked}
+    for (_, user), (task, episode) in zip(policy.seen, made, strict=True):
+        last = episode.steps[-1]
+        shown = user.content.splitlines()
+        assert user.content.startswith(last.messages[-1].content) and shown[-1].startswith("Verdict: The answer ")
+        assert not any(answer in shown[-1] for answer in task.answers) and shown[-2].startswith("Earlier reply: {")
+        assert last.completion and last.completion.prompt_ids == before[last.messages].completion.prompt_ids  # type: ignore[union-attr]
+        graded = grade(task, episode, EXACT)
+        assert graded.success and [c.quote for s in episode.answer.sentences for c in s.citations] == [BIRTH]  # type: ignore[union-attr]
+    for beside in ({"answer": "Paris", "quotes": [BIRTH]}, {"answer": "Cincinnati, Ohio", "quotes": ["No."]}, "hm"):
+        assert asyncio.run(reflect(asked, 2, Masks(engine.tokens), ScriptedPolicy(lambda m, b=beside: b))) == []
+    gone = ScriptedPolicy(lambda messages: PolicyError("unreachable", "nobody there"))
+    with pytest.raises(PolicyError, match="nobody there"):
+        asyncio.run(reflect(asked, 2, Masks(engine.tokens), gone))
+
+
+def test_only_the_mended_reply_is_trained_on_and_a_run_that_goes_on_asks_nobody(
+    folder: Path, engine: EmbeddedPolicy, rows: list[Stored], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reflector(ScriptedPolicy):
+        async def aclose(self) -> None: ...
+
+    def says(answer: str) -> None:
+        reply = {**MENDED, "answer": answer}
+        monkeypatch.setattr("sleuth.agents.policy.open_policy", lambda *_, **__: Reflector(lambda messages: reply))
+
+    spec = dataclasses.replace(SPEC, method="reflect", reward=EXACT, epochs=6)
+    parts = Parts(None, folder.name, engine, FilmStore(), TASKS)
+    rolled = ask(parts, RolloutSpec("iterative", {"k": 2}), [(TASKS[0], seed) for seed in range(4)], Sampling(1.0))
+    asked = failed([*(Stored(TASKS[0], episode, rows[0].graded) for episode in rolled), rows[-1]])[:-1]
+    assert len(asked) >= 2 and all(len([s for s in row.episode.steps if s.completion]) > 1 for row in asked)
+    masks, path = Masks(engine.tokens), tmp_path / "refined.jsonl"
+    says("Cincinnati")  # can be said, and is not the answer
+    assert refined(asked, spec, masks, path) == [] and path.exists()
+    says("Cincinnati, Ohio")
+    assert refined(asked, spec, masks, path, resume=True) == []
+    mended = refined(asked, spec, masks, path)
+    assert mended and refined(asked, spec, masks, path, resume=True) == mended
+    for unit, row in zip(_units(spec, masks, [*asked, *mended]), mended, strict=True):
+        assert {place for sample in unit for place in sample.steps} == {len(row.episode.steps) - 1}
+    lines = run(folder, engine, [*asked, *mended], tmp_path / "out", spec)
+    assert lines[0]["units"] == len(mended) and lines[-1]["entropy"] < lines[0]["entropy"]
+
+
+def test_a_verdict_says_what_was_wrong_and_the_prompts_own_example_is_read() -> None:
+    task = TASKS[0]
+    told = lambda text, quotes=(): verdict(task, _answered(task, text, quotes))  # noqa: E731
+    assert told("Paris") == "The answer is wrong. The quotes do not carry the answer."
+    assert told("unknown").startswith("The answer declines, but the question has one.")
+    assert told("Cincinnati, Ohio") == "The quotes do not carry the answer."
+    assert told("Cincinnati, Ohio", [BIRTH]) == "Other quotes decide it."
+    shown = [Passage("j", "j", 0, len(FILM), "Jaws (film)", FILM), Passage("s", "s", 0, len(BIRTH), "S", BIRTH)]
+    replies = [answerer.read(text, shown) for text in re.findall(r"^Example .*reply: (.*)", PROMPT, re.MULTILINE)]
+    assert [reply["answer"] for reply in replies] == ["Jaws", "Cincinnati, Ohio"]
+    assert all(reply["quotes"] for reply in replies)
+
+
+def _answered(task: Task, text: str, quotes: Sequence[str]) -> Episode:
+    answer = checked(task.question, text, quotes, PASSAGES, "f")
+    step = Step("answerer", parsed={"quotes": list(quotes)}, passages=tuple(PASSAGES), answer=answer)
+    return Episode("e", task.question, {}, "f", (step,), answer, "answered")
 
 
 def test_nothing_to_learn_from_is_said(

@@ -229,3 +229,75 @@ def test_the_step_that_first_brings_the_answer_is_marked() -> None:
     )
     made = dataclasses.replace(PERFECT, steps=steps)
     assert rewards.reached(TASK, made) == [0.0, 1.0, 0.0]
+
+
+def dated(text: str, quotes: list[str], dates: dict[str, str]) -> Episode:
+    """An answer over `PASSAGES` whose search noted these dates."""
+    made = answered(text, quotes)
+    hits = [{"passage_id": p.id, "score": 1.0} | ({"date": dates[p.id]} if p.id in dates else {}) for p in PASSAGES]
+    call = ToolCall("search", {"query": QUESTION, "k": 5}, hits)
+    return dataclasses.replace(made, steps=(dataclasses.replace(made.steps[0], calls=(call,)), *made.steps[1:]))
+
+
+DATES = {"jaws": "1976-02-01", "sp": "2011-05"}
+TIMED = dataclasses.replace(TASK, question="Where was the director of Jaws born, as told since 2010?")
+
+
+def test_citations_are_held_to_the_time_that_the_question_is_about() -> None:
+    told = lambda quotes, task=TIMED, dates=DATES: rewards.temporal(task, dated("Ohio", quotes, dates))  # noqa: E731
+    assert told(GOLD[1:]) == 1.0 and told(GOLD) == 0.5 and told(GOLD[:1]) == 0.0
+    assert told([*GOLD[1:], *GOLD[1:]]) == 1.0 and told([GOLD[1], *GOLD]) == 0.5  # said twice counts once
+    assert told([GOLD[1], "A shark is a fish."]) == 0.5  # a source without a date is in no time
+    assert told([]) == 0.0
+    assert told(GOLD, TASK) is None  # no time is named
+    assert told(GOLD, dates={}) is None  # no source of the run has a date, as in episodes of older versions
+    where = dataclasses.replace(TASK, where={"date": {">=": "1970", "<": "1980"}})
+    assert told(GOLD, where) == 0.5 and told(GOLD[:1], where) == 1.0
+    assert told(GOLD, dataclasses.replace(TASK, where={"date": ["1976-02-01", "2011-05"]})) == 1.0
+    assert told(GOLD, dataclasses.replace(TASK, where={"date": "1976-02-01", "lang": "en"})) == 0.5
+
+
+def searched(*queries: str) -> Episode:
+    return dataclasses.replace(PERFECT, steps=tuple(search([], [], query) for query in queries))
+
+
+def test_queries_are_held_against_what_is_really_asked() -> None:
+    steps = [
+        {"question": "Jaws >> director", "answer": "Steven Spielberg", "passage": "jaws"},
+        {"question": "where was #1 born", "answer": "Ohio", "passage": "sp"},
+        {"question": "Is #2 a state?", "answer": "yes", "passage": None},
+    ]
+    task = dataclasses.replace(TASK, metadata={"decomposition": steps})
+    first, second = "Who is the director of Jaws", "where was Steven Spielberg born"
+    assert rewards.intent(task, searched(second, first, "shark")) == 1.0
+    assert rewards.intent(task, searched(first)) == pytest.approx((1 + 0) / 2)
+    assert rewards.intent(task, searched("Spielberg born")) == pytest.approx((0 + 4 / 7) / 2)
+    assert rewards.intent(task, searched()) == 0.0
+    alone = dataclasses.replace(TASK, question="And where was he born?", metadata={"standalone": second, "history": []})
+    assert rewards.intent(alone, searched("where was he born", second)) == 1.0
+    assert rewards.intent(alone, searched("And where was he born?")) == pytest.approx(2 * 3 / (5 + 5))
+    words = dataclasses.replace(TASK, metadata={"decomposition": ["Who directed Jaws?"]})
+    assert rewards.intent(words, searched("who directed jaws")) == 1.0
+    assert rewards.intent(TASK, searched(first)) is None  # its metadata marks evidence and says nothing of the kind
+
+
+AIMS = RewardSpec({"em": Term(0.6), "citation_f1": Term(0.2), "temporal": Term(0.1), "intent": Term(0.1)})
+AIM_PROBES = {
+    "empty": ("", [], "", 0.0),
+    "all-citing, wrong": ("Jaws", quotable(PASSAGES), "", 0.2 * 0.4 + 0.1 * 3 / 8),
+    "question-echo": (TIMED.question, GOLD[:1], TIMED.question, 0.2 * 2 / 3 + 0.1 * 12 / 16),
+    "unknown": ("unknown", [], "", 0.0),
+    "copied passage": (LIFE, quotable(PASSAGES[1:2]), "", 0.2 * 0.4 + 0.1),
+}
+
+
+@pytest.mark.parametrize("name", AIM_PROBES)
+def test_keeping_to_the_aim_cannot_be_won_alone(name: str) -> None:
+    text, quotes, query, worth = AIM_PROBES[name]
+    asked = "Where was the director of Jaws born"
+    task = dataclasses.replace(TIMED, metadata={**TASK.metadata, "standalone": asked})
+    tried = dated(text, quotes, DATES)
+    (call,) = tried.steps[0].calls
+    first = dataclasses.replace(tried.steps[0], calls=(dataclasses.replace(call, arguments={"query": query}),))
+    graded = grade(task, dataclasses.replace(tried, steps=(first, *tried.steps[1:])), AIMS)
+    assert graded.reward == pytest.approx(worth) and not graded.success and worth < 0.25

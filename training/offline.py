@@ -1,9 +1,10 @@
 """Learning offline takes stored episodes, anybody's, and makes a policy likelier to act as the good ones did.
 
-Three ways to choose: ``accept`` (rejection sampling: the best successful episodes of each question), ``prime``
-(episodes that show how good searchers behave, whatever they answered), ``prefer`` (pairs of replies to the same prompt
-whose episodes differ in reward). Samples are cut as for learning online, so nothing is re-tokenised; the first two are
-trained on by likelihood, the last by DPO.
+Four ways to choose: ``accept`` (rejection sampling: the best successful episodes of each question), ``reflect`` (those,
+and failed ones whose answer a reflector mended: `training.reflect`), ``prime`` (episodes that show how good searchers
+behave, whatever they answered), ``prefer`` (pairs of replies to the same prompt whose episodes differ in reward).
+Samples are cut as for learning online, so nothing is re-tokenised; all but ``prefer``, which is DPO, are trained on by
+likelihood.
 """
 
 from __future__ import annotations
@@ -20,22 +21,26 @@ from sleuth.agents import episodes as episode_files
 from sleuth.agents.records import Episode
 from sleuth.agents.trace import UNKNOWN
 from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.eval.evaluate import task_id
 from sleuth.eval.records import Task
 from sleuth.training import checkpoint
 from sleuth.training.algorithms import Algorithm
+from sleuth.training.judging import Ask, nobody
 from sleuth.training.rewards import Graded, RewardSpec, grade
 from sleuth.training.samples import Masks, Sample, to_samples
 from sleuth.training.sft import Progress, export, same_settings
 from sleuth.training.update import Learner, UpdateSpec
 
 LOG = "log.jsonl"
+REFLECTOR = "reflector"
+"""Policy version of a reply that a reflector wrote: it alone is trained on, what led to it is not."""
 LIKELIHOOD = Algorithm("likelihood", baseline="none", scale="none", aggregate="episode", cap=0.0)
 """An advantage of 1 and no ratio: the gradient of the log-likelihood."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfflineSpec:
-    method: Literal["accept", "prime", "prefer"] = "accept"
+    method: Literal["accept", "reflect", "prime", "prefer"] = "accept"
     episodes: tuple[str, ...] = ()
     """Files of stored episodes, for a recipe; each names its task in its config."""
     keep: int = 2
@@ -44,6 +49,8 @@ class OfflineSpec:
     """Least difference of reward between the two of a pair."""
     behaviours: int = 2
     """Least number of behaviours that an episode must show to prime with."""
+    reflector: str = "embedded"
+    """Who mends failed answers: ``embedded`` or ``URL#model``."""
     beta: float = 0.1
     """DPO's strength of staying near the start."""
     batch: int = 8
@@ -68,24 +75,23 @@ class Stored:
     graded: Graded
 
 
-def stored(paths: Iterable[str | Path], tasks: Sequence[Task], spec: RewardSpec) -> list[Stored]:
-    """The episodes of some files that name one of the tasks in their config, graded; those that failed are left out."""
+def stored(paths: Iterable[str | Path], tasks: Sequence[Task], spec: RewardSpec, ask: Ask = nobody) -> list[Stored]:
+    """The episodes of some files that name one of the tasks in their config, graded; those that failed are left out.
+
+    ``ask``: the judge of the reward, where it has one.
+    """
     known = {task.id: task for task in tasks}
-    found = []
-    for path in paths:
-        for episode in episode_files.read(path, bad=lambda message: None):
-            task = known.get((episode.config.get("task") or {}).get("id", ""))
-            if task is not None:
-                graded = grade(task, episode, spec)
-                if graded.reward is not None:
-                    found.append(Stored(task, episode, graded))
-    return found
+    read = (episode for path in paths for episode in episode_files.read(path, bad=lambda message: None))
+    found = [(known[task_id(episode)], episode) for episode in read if task_id(episode) in known]
+    verdicts = ask(found)
+    rows = (Stored(task, episode, grade(task, episode, spec, verdicts)) for task, episode in found)
+    return [row for row in rows if row.graded.reward is not None]
 
 
 def accepted(rows: Sequence[Stored], keep: int) -> list[Stored]:
     """Successful episodes, for each question those of highest reward that say different things (RFT, 2308.01825)."""
     chosen: list[Stored] = []
-    for group in _by_task(rows).values():
+    for group in by_task(rows).values():
         told: set[tuple[str, ...]] = set()
         for row in sorted(group, key=lambda r: -(r.graded.reward or 0.0)):
             said = tuple(step.completion.text for step in row.episode.steps if step.completion)
@@ -129,7 +135,7 @@ def behaviours(task: Task, episode: Episode) -> set[str]:
 def priming(rows: Sequence[Stored], keep: int, least: int) -> list[Stored]:
     """For each question the episodes that show most behaviours, at least ``least``, right or wrong."""
     chosen = []
-    for group in _by_task(rows).values():
+    for group in by_task(rows).values():
         ranked = sorted(group, key=lambda r: -len(behaviours(r.task, r.episode)))
         chosen += [row for row in ranked[:keep] if len(behaviours(row.task, row.episode)) >= least]
     return chosen
@@ -141,7 +147,7 @@ def pairs(rows: Sequence[Stored], masks: Masks, keep: int, margin: float) -> lis
     Step-level preferences as in Step-DPO (arXiv 2406.18629); what led to the prompt is common to both.
     """
     made: list[tuple[Sample, Sample]] = []
-    for group in _by_task(rows).values():
+    for group in by_task(rows).values():
         by_prompt: dict[tuple[int, ...], list[tuple[float, Sample]]] = {}
         for row in group:
             for index, step in enumerate(row.episode.steps):
@@ -211,10 +217,13 @@ def _units(spec: OfflineSpec, masks: Masks, rows: Sequence[Stored]) -> list[tupl
     """What one place in a batch holds: the samples of an episode, or a pair."""
     if spec.method == "prefer":
         return [*pairs(rows, masks, spec.keep, spec.margin)]
-    chosen = accepted(rows, spec.keep) if spec.method == "accept" else priming(rows, spec.keep, spec.behaviours)
+    chosen = priming(rows, spec.keep, spec.behaviours) if spec.method == "prime" else accepted(rows, spec.keep)
     made = []
     for row in chosen:
-        good: list[float | None] = [1.0 if step.completion else None for step in row.episode.steps]
+        replies = [step.completion for step in row.episode.steps]
+        mended = [reply is not None and reply.policy_version == REFLECTOR for reply in replies]
+        trained = mended if any(mended) else [reply is not None for reply in replies]
+        good = [1.0 if is_trained else None for is_trained in trained]
         made.append(tuple(to_samples(row.episode, good, masks)))
     return [unit for unit in made if unit]
 
@@ -240,7 +249,7 @@ def _restore(out: Path, learner: Learner, spec: OfflineSpec, base: str, progress
     return int(meta["step"])
 
 
-def _by_task(rows: Sequence[Stored]) -> Mapping[str, list[Stored]]:
+def by_task(rows: Sequence[Stored]) -> Mapping[str, list[Stored]]:
     groups: dict[str, list[Stored]] = {}
     for row in rows:
         groups.setdefault(row.task.id, []).append(row)

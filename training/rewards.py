@@ -2,16 +2,18 @@
 
 `TERMS` holds the metrics of eval and the few that only training asks for, under one signature; `STEP_TERMS` give a
 figure per step of an episode. A term that does not apply (None) adds nothing and is counted as such. An episode that
-failed, or whose search did, has no reward at all: it must weigh nothing. Citations count where the policy gave them
-itself; those that a program added to its answer earn it nothing.
+failed, or whose search or judge did, has no reward at all: it must weigh nothing. Citations count where the policy
+gave them itself; those that a program added to its answer earn it nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from sleuth.agents.records import Episode, Step
@@ -19,8 +21,10 @@ from sleuth.agents.role import parse_object
 from sleuth.corpora.errors import ConfigError, nearest
 from sleuth.eval.answers import normalise
 from sleuth.eval.evaluate import score
+from sleuth.eval.judge import Case, Verdict, answer_alone, case_key, judged, spared, with_quotes
 from sleuth.eval.metrics import QUESTION_ANSWERING, abstained, answer_text, quote_support, quoted
 from sleuth.eval.records import Metric, Task
+from sleuth.training.aims import intent, temporal
 
 StepMetric: TypeAlias = Callable[[Task, Episode], Sequence[float]]
 """One figure per step of the episode, 0 where a step has none."""
@@ -31,8 +35,10 @@ TOKENS = 256
 """Completion tokens at which `length` is full."""
 ANSWERS = ("em", "f1", "cover_em")
 """Terms that an answer checker gives and that its known error rates correct."""
-SETTLED = (*ANSWERS, "honesty", "evasion")
-"""Terms that the answer's own words decide: what the same reply says after them, its quotes, changes nothing there."""
+SETTLED = (*ANSWERS, "honesty", "evasion", "intent")
+"""Terms that are decided once the answer stands: what the same reply says after it, its quotes, changes nothing."""
+JUDGED = "judged"
+"""The term that the judge of a reward gives: 1 where it says correct."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,14 @@ class RewardSpec:
     """How often the checker accepts a wrong answer."""
     false_negative: float = 0.0
     """How often it rejects a right one."""
+    judge: str = ""
+    """Who gives the term ``judged``: ``URL#model``, ``embedded``, or empty for nobody (`training.judging`)."""
+    rubric: str = ""
+    """What the judge's grades mean, in place of `eval.judge.RUBRIC`; with it the judge sees the answer's quotes too."""
 
     def __post_init__(self) -> None:
         for name in [*self.terms, self.success]:
-            _known("reward term", name, TERMS)
+            _known("reward term", name, (*TERMS, JUDGED))
         for name in self.steps:
             _known("step term", name, STEP_TERMS)
         if not self.terms:
@@ -72,6 +82,18 @@ class RewardSpec:
             raise ConfigError(
                 f"reward: false_positive and false_negative must be rates whose sum is < 1; found {found}"
             )
+        if self.judge and not re.fullmatch(r"embedded|https?://[^#]+#.+", self.judge):
+            raise ConfigError(f"reward.judge: expected URL#model or embedded, found {self.judge!r}")
+        if not self.judge and (self.rubric or self.judges()):
+            raise ConfigError("reward: the term judged and a rubric need a judge (URL#model or embedded); found none")
+
+    def judges(self) -> bool:
+        """Is the judge's verdict a part of it?"""
+        return JUDGED in self.terms or self.success == JUDGED
+
+    def case(self, task: Task, episode: Episode) -> Case:
+        """What the judge sees of an episode."""
+        return with_quotes(task, episode) if self.rubric else answer_alone(task, episode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +124,13 @@ class Graded:
     """Normalised."""
 
 
-def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
-    """The reward of an episode with every term it is made of."""
-    scored = score(task, episode, {name: TERMS[name] for name in {*spec.terms, spec.success}})
+def grade(
+    task: Task, episode: Episode, spec: RewardSpec, verdicts: Mapping[str, Verdict] = MappingProxyType({})
+) -> Graded:
+    """The reward of an episode with every term it is made of; ``verdicts`` are those of its judge."""
+    terms = {**TERMS, JUDGED: judged(verdicts, spec.case)}
+    scored = score(task, episode, {name: terms[name] for name in {*spec.terms, spec.success}})
+    settled_by = SETTLED if spec.rubric else (*SETTLED, JUDGED)
     success = (scored.values[spec.success] or 0.0) >= spec.threshold
     total = settled = 0.0
     for name, term in spec.terms.items():
@@ -112,11 +138,11 @@ def grade(task: Task, episode: Episode, spec: RewardSpec) -> Graded:
         if value is not None and term.when in ("always", "correct" if success else "wrong"):
             worth = term.weight * (corrected(value, spec) if name in ANSWERS else value)
             total += worth
-            settled += worth if name in SETTLED else 0.0
+            settled += worth if name in settled_by else 0.0
     steps = [0.0] * len(episode.steps)
     for name, weight in spec.steps.items():
         steps = [sum_ + weight * value for sum_, value in zip(steps, STEP_TERMS[name](task, episode), strict=True)]
-    why = failure(episode)
+    why = failure(episode) or unheard(task, episode, spec, verdicts)
     return Graded(
         reward=None if why else total,
         success=success and not why,
@@ -170,6 +196,14 @@ def failure(episode: Episode) -> str:
         return episode.error or episode.stop
     broken = [call.error for step in episode.steps for call in step.calls if call.error]
     return f"tool: {broken[0]}" if broken else ""
+
+
+def unheard(task: Task, episode: Episode, spec: RewardSpec, verdicts: Mapping[str, Verdict]) -> str:
+    """Why the judge that a reward asks gave no verdict on an episode, or an empty string."""
+    if not spec.judges() or spared(task):
+        return ""
+    verdict = verdicts.get(case_key(*spec.case(task, episode)), Verdict(None, cause="it was not asked"))
+    return "" if verdict.grade else f"judge: {verdict.cause}"
 
 
 def corrected(value: float, spec: RewardSpec) -> float:
@@ -331,6 +365,8 @@ TERMS: dict[str, Metric] = {
     "redundancy": redundancy,
     "length": length,
     "unsupported": unsupported,
+    "temporal": temporal,
+    "intent": intent,
 }
 STEP_TERMS: dict[str, StepMetric] = {"gain": gain, "repeats": repeats, "noted": noted, "reached": reached}
 
@@ -357,6 +393,6 @@ def _answerable(task: Task) -> bool:
     return bool(task.metadata.get("answerable", True)) and bool(task.answers or task.answer_items)
 
 
-def _known(what: str, name: str, table: Mapping[str, Any]) -> None:
+def _known(what: str, name: str, table: Collection[str]) -> None:
     if name not in table:
         raise ConfigError(f"unknown {what} {name!r}{nearest(name, table)}; known: {', '.join(table)}")

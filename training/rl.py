@@ -32,6 +32,7 @@ from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.engines import Engine, give
 from sleuth.training.groups import Group, grade_group, samples, shared
 from sleuth.training.guards import GuardSpec
+from sleuth.training.judging import asking
 from sleuth.training.rewards import RewardSpec, grade
 from sleuth.training.rollouts import Ahead, RolloutSpec, ask, oldest, rollout_seed
 from sleuth.training.run_page import write_page
@@ -164,6 +165,7 @@ class _Run:
         self.crew = parts.crew
         if spec.shard and self.crew.size > 1:
             shard(adapter.base_of(adapted), self.crew, adapter.precision(adapted))
+        self.ask = asking(spec.reward, out / f"verdicts-{parts.crew.rank}.jsonl")
         self.learner = Learner(adapted, spec.update, spec.algorithm, parts.crew)
         self.records: curriculum.Records = {}
         self.lines: list[dict[str, Any]] = []
@@ -282,7 +284,7 @@ class _Run:
         self.ahead.start(chosen, lambda task, number: rollout_seed(spec.seed, batch, task.id, number))
 
     def _graded(self, task: Task, episodes: Sequence[Episode]) -> Group:
-        return grade_group(task, episodes, self.spec.reward, self.spec.algorithm, self.masks)
+        return grade_group(task, episodes, self.spec.reward, self.spec.algorithm, self.masks, self.ask)
 
     def _keep(self, groups: Sequence[Group], step: int) -> None:
         """Write the episodes of every `keep_every`-th step."""
@@ -304,8 +306,9 @@ class _Run:
         groups = []
         mine = self.parts.dev[self.crew.rank :: self.crew.size]
         found = ask(self.parts, self.spec.rollout, [(t, self.spec.seed) for t in mine], Sampling(temperature=0.0))
+        verdicts = self.ask(list(zip(mine, found, strict=True)))
         for task, episode in zip(mine, found, strict=True):
-            groups.append(Group(task, (episode,), (grade(task, episode, self.spec.reward),)))
+            groups.append(Group(task, (episode,), (grade(task, episode, self.spec.reward, verdicts),)))
         all_ = shared(self.crew, self.parts.dev, groups)
         figures = describe([group.graded for group in all_])
         return {f"dev_{key}": figures[key] for key in figures if key in ("success", "reward", "searches") or "/" in key}

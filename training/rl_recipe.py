@@ -195,8 +195,10 @@ def _offline(
     from sleuth.agents.policy.constrain import Tokens as Grammars
     from sleuth.agents.policy.embedded import end_tokens
     from sleuth.training import adapter
+    from sleuth.training.judging import asking
     from sleuth.training.offline import stored
     from sleuth.training.offline import train as train_offline
+    from sleuth.training.reflect import refined
     from sleuth.training.samples import Masks
     from sleuth.training.sft import SftSpec, adapt
 
@@ -205,8 +207,12 @@ def _offline(
     adapted = adapt(model, SftSpec(rank=spec.rank, alpha=spec.alpha), base)
     if start is not None:
         adapter.load_weights(adapted, start, base)
-    rows = stored(offline.episodes, tasks, offline.reward)
+    ask = asking(offline.reward, out / "verdicts-0.jsonl")
+    rows = stored(offline.episodes, tasks, offline.reward, ask)
     progress(f"{len(rows)} stored episodes, {sum(row.graded.success for row in rows)} successful")
+    if offline.method == "reflect":
+        rows += (mended := refined(rows, offline, masks, out / "refined.jsonl", resume, ask))
+        progress(f"{len(mended)} failed episodes mended by {offline.reflector}")
     return train_offline(offline, adapted, masks, rows, out, base=base, resume=resume, progress=progress)
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sleuth.agents.context import Context
 from sleuth.agents.records import Step, ToolCall
 from sleuth.agents.role import Role
 from sleuth.agents.trace import Trace
+from sleuth.retrieval.records import Hit
 
 
 async def act(trace: Trace, context: Context) -> Step:
     query, k = trace.query(), context.strategy.k
     hits = await context.tools["search"](query=query, k=k)
     seen = trace.passages()
-    result = [{"passage_id": hit.passage.id, "score": round(float(hit.score), 6)} for hit in hits]
     fresh = tuple({h.passage.id: h.passage for h in hits if h.passage.id not in seen}.values())
-    return Step("searcher", calls=(ToolCall("search", {"query": query, "k": k}, result),), passages=fresh)
+    call = ToolCall("search", {"query": query, "k": k}, [_noted(hit) for hit in hits])
+    return Step("searcher", calls=(call,), passages=fresh)
+
+
+def _noted(hit: Hit) -> dict[str, Any]:
+    noted = {"passage_id": hit.passage.id, "score": round(float(hit.score), 6)}
+    return {**noted, "date": hit.date} if hit.date else noted
 
 
 SEARCHER = Role("searcher", act)
