@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from sleuth.agents.records import Message
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.training import recipe
 from sleuth.training.algorithms import ALGORITHMS
@@ -16,6 +18,7 @@ from sleuth.training.rl_recipe import starting_point
 from sleuth.training.tasks import TaskSpec, WorldSpec, open_tasks
 from tests import tiny_model
 from tests.retrieval_stores import use_hash_embedder
+from tests.scripted import ScriptedPolicy
 from tests.training_data import make
 
 ROOT = Path(__file__).resolve().parent.parent / "recipes"
@@ -135,6 +138,45 @@ def test_a_recipe_learns_from_the_episodes_of_another(tmp_path: Path, monkeypatc
     assert adapter.is_dir() and said[1] == "4 stored episodes, 4 successful" and said[-1].startswith("step 1/1")
     with pytest.raises(ConfigError, match=r"offline\.episodes is missing"):
         recipe.read(write(tmp_path, WORLD.format(base=base) + "[offline]\n"))
+
+
+def test_a_judge_and_a_reflector_are_opened_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_hash_embedder(monkeypatch)
+    right = {task.question: task for task in open_tasks(TaskSpec(world=WorldSpec(20)), None, tmp_path / "x", 3)[1]}
+    opened: list[tuple[str, object]] = []
+
+    class Both(ScriptedPolicy):
+        async def aclose(self) -> None: ...
+
+    def reply(messages: Sequence[Message]) -> object:
+        question = messages[1].content.removeprefix("Question: ").split("\n")[0]
+        if question not in right:
+            return {"reason": "r", "grade": "incorrect"}
+        return {
+            "answer": right[question].answers[0],
+            "quotes": [e["text"] for e in right[question].metadata["evidence"]],
+        }
+
+    def opens(spec: str, adapter: object) -> Both:
+        opened.append((spec, adapter))
+        return Both(reply)
+
+    monkeypatch.setattr("sleuth.agents.policy.open_policy", opens)
+    base = tiny_model.make(tmp_path / "base", max_position_embeddings=4096)
+    text = (
+        WORLD.format(base=base).replace("steps = 3", "steps = 1\nkeep_every = 1").replace("1, read = 1", "4, read = 2")
+    )
+    asked = text.replace("[reward.terms]", '[reward]\njudge = "http://127.0.0.1:1/v1#m"\n[reward.terms]\njudged = 0.5')
+    recipe.run(str(write(tmp_path, asked)), str(tmp_path / "out"), progress=lambda line: None)
+    (line,) = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert line["term/judged"] == 0.0 and line["failed"] == 0 and opened == [("http://127.0.0.1:1/v1#m", "none")]
+    assert all(json.loads(row)["reason"] == "r" for row in (tmp_path / "out" / "verdicts-0.jsonl").open())
+    kept = tmp_path / "out" / "episodes" / "step-00001.jsonl"
+    mend = write(tmp_path, f'{text}[offline]\nmethod = "reflect"\nepisodes = ["{kept}"]\n')
+    said: list[str] = []
+    recipe.run(str(mend), str(tmp_path / "off"), progress=said.append)
+    assert said[1] == "4 stored episodes, 0 successful" and opened[1:] == [("embedded", "none")]
+    assert said[2] == "4 failed episodes mended by embedded" and said[-1].startswith("step 1/1")
 
 
 def test_question_sets_leave_out_what_is_reported_or_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ aim they do not apply (None).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +16,7 @@ from sleuth.eval.answers import token_f1
 from sleuth.eval.metrics import quoted
 from sleuth.eval.records import Task
 from sleuth.retrieval.scope import scope_of
-from sleuth.training.plans import natural, resolved
+from sleuth.training.plans import from_strategy, natural, resolved
 
 COMPARE: Mapping[str, Callable[[str, str], bool]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne,
@@ -72,12 +72,15 @@ def intent(task: Task, episode: Episode) -> float | None:
 def asked_for(task: Task) -> list[str]:
     """A conversation's question as it stands alone (``standalone``), else the look-ups of ``decomposition``.
 
-    Look-ups have the earlier answers filled in; those without a passage (``"passage": null``) need no search.
+    Look-ups have the earlier answers filled in where the task tells them; those without a passage (``"passage": null``)
+    need no search. The turns before (``history``) say by themselves nothing of what is asked.
     """
     alone = task.metadata.get("standalone")
     if isinstance(alone, str) and alone.strip():
         return [alone]
-    parts = [p if isinstance(p, Mapping) else {"question": p} for p in task.metadata.get("decomposition") or ()]
+    parts: Sequence[Any] = task.metadata.get("decomposition") or ()
+    if not all(isinstance(part, Mapping) for part in parts):
+        return from_strategy({"decomposition": parts})
     steps = resolved([natural(str(p.get("question"))) for p in parts], [str(p.get("answer") or "") for p in parts])
     return [
         step for step, p in zip(steps, parts, strict=True) if p.get("question") and p.get("passage", "") is not None
