@@ -13,10 +13,9 @@ import pytest
 from sleuth.agents.records import Episode, Message, PolicyError
 from sleuth.corpora.errors import ConfigError
 from sleuth.eval.records import Task
-from sleuth.training.algorithms import algorithm
 from sleuth.training.groups import grade_group
 from sleuth.training.judging import asking
-from sleuth.training.rewards import RewardSpec, Term, grade
+from sleuth.training.rewards import Graded, RewardSpec, Term, grade
 from tests.eval_episodes import episode
 from tests.scripted import ScriptedPolicy
 from tests.test_training_rewards import GOLD, PASSAGES, PERFECT, PROBES, TASK, answered, said
@@ -31,7 +30,9 @@ def literal(messages: Sequence[Message]) -> dict[str, Any]:
     return {"reason": "r", "grade": "correct" if seen["answer"] in seen["accepted"] else "incorrect"}
 
 
-def judged(episode: Episode, spec: RewardSpec = SPEC, policy: ScriptedPolicy | None = None, task: Task = TASK):
+def judged(
+    episode: Episode, spec: RewardSpec = SPEC, policy: ScriptedPolicy | None = None, task: Task = TASK
+) -> Graded:
     verdicts = asking(spec, policy=policy or ScriptedPolicy(literal))([(task, episode)])
     return grade(task, episode, spec, verdicts)
 
@@ -54,7 +55,7 @@ def test_equal_answers_are_asked_about_once_in_a_run_and_those_that_decline_neve
     policy = ScriptedPolicy(literal)
     ask = asking(SPEC, tmp_path / "verdicts.jsonl", policy)
     episodes = [PERFECT, PERFECT, answered("Jaws", []), answered("Jaws", GOLD), answered("unknown", [])]
-    group = grade_group(TASK, episodes, SPEC, algorithm("grpo"), None, ask)  # type: ignore[arg-type]
+    group = grade_group(TASK, episodes, SPEC, lambda task, failed: None, ask)
     assert len(policy.seen) == 2 and [g.reward for g in group.graded] == [pytest.approx(1.0)] * 2 + [0.0] * 3
     ask([(TASK, PERFECT)])
     assert len(policy.seen) == 2

@@ -13,7 +13,7 @@ import pytest
 
 from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.models import load_model
-from sleuth.corpora.errors import InputError, ModelError
+from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
 from sleuth.training.curriculum import CurriculumSpec
@@ -24,7 +24,8 @@ from sleuth.training.rollouts import RolloutSpec
 from sleuth.training.sft import TrainingError
 from sleuth.training.update import UpdateSpec
 from tests import tiny_model
-from tests.films import FilmStore
+from tests.films import BIRTH, FilmStore
+from tests.scripted import ScriptedPolicy
 
 TASKS = [
     Task("t0", "Where was Spielberg born?", ("Cincinnati, Ohio",), ("spielberg",), "all"),
@@ -276,6 +277,35 @@ def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder:
     lines = go(tmp_path, spec)
     assert lines[0]["success"] == 0.0 and lines[0]["informative"] == 0 and lines[0]["norm"] > 0
     assert lines[-1]["success"] > 0.3
+
+
+def test_a_hinted_answer_is_trained_on_under_the_prompt_without_the_hint(engine: EmbeddedPolicy, folder: Path) -> None:
+    from sleuth.agents.records import PolicyError, Sampling
+    from sleuth.training.groups import grade_group, samples
+    from sleuth.training.inject import teacher
+    from sleuth.training.rollouts import ask
+    from sleuth.training.samples import Masks
+
+    parts = Parts(None, folder.name, engine, FilmStore(), TASKS)
+    rolled = ask(parts, SPEC.rollout, [(TASKS[0], 1), (TASKS[0], 2)], Sampling(1.0))
+    masks, reward, guide = Masks(engine.tokens), RewardSpec({"em": Term(1.0)}), algorithm("guide")
+    told = ScriptedPolicy(lambda messages: {"answer": "Cincinnati, Ohio", "quotes": [BIRTH, BIRTH]})
+    group = grade_group(TASKS[0], rolled, reward, teacher(guide, masks, told))
+    ((_, hinted),) = told.seen
+    plain = rolled[0].steps[-1]
+    assert hinted.content == f"{plain.messages[1].content}\nHint: the answer is decided in Steven Spielberg."
+    assert group.truth and group.truth_graded and group.truth_graded.success and plain.completion
+    (true,) = [sample for sample in samples([group], guide, [None], masks) if sample.true]
+    assert true.ids[: len(plain.completion.prompt_ids)] == plain.completion.prompt_ids
+    assert list(set(true.advantages)) == [pytest.approx(2 / 3 / (1 / 3) ** 0.5)]  # 1 beside 0 and 0, by their deviation
+    for said in ({"answer": "Cincinnati", "quotes": [BIRTH]}, "hm", PolicyError("timeout", "late")):
+        teach = teacher(guide, masks, ScriptedPolicy(lambda messages, said=said: said))
+        assert grade_group(TASKS[0], rolled, reward, teach).truth is None  # no success, no reply, nobody
+    elsewhere = dataclasses.replace(TASKS[0], supporting=("nowhere",))
+    assert teacher(guide, masks, told)(elsewhere, rolled) is None and len(told.seen) == 1
+    assert teacher(algorithm("grpo"), masks, told)(TASKS[0], rolled) is None
+    with pytest.raises(ConfigError, match="'hint' needs 'inject' over 0"):
+        algorithm("grpo", hint=True)
 
 
 def test_layers_computed_twice_give_the_same_weights(tmp_path: Path, go: Any) -> None:

@@ -69,6 +69,8 @@ class Algorithm:
     inject: float = 0.0
     """Over 0, groups in which every rollout failed get a true trajectory (`training.inject`), whose tokens weigh
     p / (p + inject) for the probability p that the policy gives them: LUFFY's policy shaping."""
+    hint: bool = False
+    """What is injected is not the gold reply but the policy's own, to a prompt that names the gold sources (Guide)."""
     focal: float = 0.0
     """Over 0, the tokens of true trajectories weigh (1 - p) ** focal besides: what the policy would hardly say counts
     most (RL-PLUS's exploration-based advantage)."""
@@ -114,6 +116,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "simple_tir": Algorithm("simple_tir", aggregate="token", clip_high=0.28, drop_void=True),
     # LUFFY, arXiv 2504.14945, section 3.2, with gamma 0.1; given only where every rollout failed (Guide, 2506.13923).
     "luffy": Algorithm("luffy", scale="none", aggregate="token", inject=0.1),
+    # Guide, arXiv 2506.13923: hints where every rollout failed. Differs: LUFFY's shaping, not its importance ratio.
+    "guide": Algorithm("guide", inject=0.1, hint=True),
     # RL-PLUS, arXiv 2508.00222: unlikely tokens of true trajectories count most. Left out: its multiple importance
     # sampling; the shaping of `inject` bounds what such a token weighs.
     "rl_plus": Algorithm("rl_plus", scale="none", aggregate="token", inject=0.1, focal=1.0),
@@ -139,6 +143,8 @@ def algorithm(name: str, **changes: Any) -> Algorithm:
     made = dataclasses.replace(ALGORITHMS[name], **changes)
     if made.epochs < 1:
         raise ConfigError(f"algorithm key 'epochs' must be at least 1; found {made.epochs}")
+    if made.hint and not made.inject:
+        raise ConfigError(f"algorithm key 'hint' needs 'inject' over 0; found {made.inject}")
     return made
 
 

@@ -15,7 +15,7 @@ from sleuth.eval.records import Task
 from sleuth.training import credit
 from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
-from sleuth.training.inject import true_episode
+from sleuth.training.inject import Teach
 from sleuth.training.judging import Ask, nobody
 from sleuth.training.rewards import Graded, RewardSpec, agreeing, grade, graded_from_json, voted
 from sleuth.training.samples import Masks, Sample, to_samples
@@ -34,10 +34,8 @@ class Group:
     truth_graded: Graded | None = None
 
 
-def grade_group(
-    task: Task, episodes: Sequence[Episode], reward: RewardSpec, choices: Algorithm, masks: Masks, ask: Ask = nobody
-) -> Group:
-    """The group with its rewards; with a true trajectory where the algorithm injects one and every rollout failed.
+def grade_group(task: Task, episodes: Sequence[Episode], reward: RewardSpec, teach: Teach, ask: Ask = nobody) -> Group:
+    """The group with its rewards; where every rollout failed with a true trajectory, if one is taught that succeeds.
 
     ``ask`` is waited for: the judge of the reward, where it has one, is asked about all answers at once.
     """
@@ -45,11 +43,12 @@ def grade_group(
     verdicts = ask([(judged, e) for e in episodes])
     graded = tuple(grade(judged, e, reward, verdicts) for e in episodes)
     graded = agreeing(graded, reward.agreement) if reward.agreement else graded
-    truth = None
-    if choices.inject and not any(g.success for g in graded):
-        truth = true_episode(task, [e for e, g in zip(episodes, graded, strict=True) if not g.why], masks)
-    true = grade(task, truth, reward, ask([(task, truth)])) if truth else None
-    return Group(task, tuple(episodes), graded, truth, true)
+    if not any(g.success for g in graded):
+        truth = teach(task, [e for e, g in zip(episodes, graded, strict=True) if not g.why])
+        true = grade(task, truth, reward, ask([(task, truth)])) if truth else None
+        if true and true.success:
+            return Group(task, tuple(episodes), graded, truth, true)
+    return Group(task, tuple(episodes), graded)
 
 
 def samples(groups: Sequence[Group], choices: Algorithm, history: Sequence[float | None], masks: Masks) -> list[Sample]:

@@ -1,30 +1,47 @@
 """A true trajectory is what an answering step should have said, put into a group in which every rollout failed.
 
-Such a group has nothing to learn from: all rewards are equal. The reply is made of the task's gold answer and evidence,
-only where the evidence was retrieved and the grammar lets it be said; it is trained on under the prompt that a rollout
-of the group really had. No gold reaches a prompt: it is a target, as in supervised training.
+Such a group has nothing to learn from: all rewards are equal. The reply is made of the task's gold answer and evidence
+(`true_episode`), only where the evidence was retrieved and the grammar lets it be said, or it is the policy's own to a
+prompt with a hint (`hinted_episode`). It is trained on under the prompt that a rollout of the group really had. Gold is
+a target, as in supervised training; no gold answer reaches a prompt, and gold titles that of a hint alone.
 
-Mixing in off-policy traces: LUFFY (arXiv 2504.14945, section 3); giving them where all rollouts fail: Guide
-(arXiv 2506.13923). Differs: the trace is one reply of the answering role, not a whole solution of a larger model.
+Mixing in off-policy traces: LUFFY (arXiv 2504.14945, section 3); giving them where all rollouts fail, and hints: Guide
+(arXiv 2506.13923). Differs: the trace is one reply of the answering role, not a whole solution; hints name sources, and
+the replies weigh by LUFFY's shaping, not by Guide's importance ratio.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from sleuth.agents.cite import checked, quotable
-from sleuth.agents.records import Completion, Episode, JsonSchema, Step
+from sleuth.agents.records import Completion, Episode, JsonSchema, Policy, PolicyError, Sampling, Step
 from sleuth.agents.roles import answerer
 from sleuth.corpora.records import Passage
 from sleuth.eval.records import Task
+from sleuth.training.algorithms import Algorithm
 from sleuth.training.choices import walk
 from sleuth.training.samples import Masks, asked
 
+HINT = "Hint: the answer is decided in {}."
+MAX_TOKENS = 320
+"""Of a reply that takes an answer's place."""
+Teach: TypeAlias = Callable[[Task, Sequence[Episode]], "Episode | None"]
+"""Gives the true trajectory of a group in which every rollout failed; None where none can be had."""
 Place: TypeAlias = tuple[Step, Sequence[Passage], JsonSchema]
 """An answering step, the passages that it was shown, and what its reply was held to."""
+
+
+def teacher(choices: Algorithm, masks: Masks, policy: Policy) -> Teach:
+    """What an algorithm teaches failing groups by; ``policy`` answers where that is by hints."""
+    if not choices.inject:
+        return lambda task, episodes: None
+    return partial(hinted_episode, masks=masks, policy=policy) if choices.hint else partial(true_episode, masks=masks)
 
 
 def true_episode(task: Task, episodes: Sequence[Episode], masks: Masks) -> Episode | None:
@@ -42,6 +59,28 @@ def true_episode(task: Task, episodes: Sequence[Episode], masks: Masks) -> Episo
     return None
 
 
+def hinted_episode(task: Task, episodes: Sequence[Episode], masks: Masks, policy: Policy) -> Episode | None:
+    """The first episode that was shown gold passages, with the policy's greedy reply to the prompt and their titles.
+
+    None where no such reply can be had. Not for code that runs on an event loop.
+    """
+    for episode in episodes:
+        place = answering(episode)
+        if place is None:
+            continue
+        titles = list(dict.fromkeys(p.title for p in place[1] if p.title and p.doc_id in task.supporting))
+        if not titles:
+            continue
+        *before, last = place[0].messages
+        hinted = dataclasses.replace(last, content=f"{last.content}\n{HINT.format(' and '.join(titles))}")
+        try:
+            reply = asyncio.run(policy.sample((*before, hinted), Sampling(max_tokens=MAX_TOKENS), place[2]))
+        except PolicyError:
+            return None
+        return spoken(episode, place, reply.text, masks, "hinted")
+    return None
+
+
 def answering(episode: Episode) -> Place | None:
     """The last step of an episode, where it is an answer that a policy was asked for."""
     last = episode.steps[-1] if episode.steps else None
@@ -50,6 +89,13 @@ def answering(episode: Episode) -> Place | None:
     found = episode.passages()
     schema = next((schema for index, _, schema in asked(episode) if index == len(episode.steps) - 1), None)
     return None if schema is None else (last, [found[i] for i in last.parsed["shown"] if i in found], schema)
+
+
+def spoken(episode: Episode, place: Place, text: str, masks: Masks, version: str) -> Episode | None:
+    """`replaced` by what a reply says, each quote once."""
+    said = answerer.read(text, place[1])
+    quotes = list(dict.fromkeys(said["quotes"]))[: answerer.MAX_QUOTES]
+    return replaced(episode, place, said["answer"], quotes, masks, version)
 
 
 def replaced(

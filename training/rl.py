@@ -32,6 +32,7 @@ from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.engines import Engine, give
 from sleuth.training.groups import Group, grade_group, samples, shared
 from sleuth.training.guards import GuardSpec
+from sleuth.training.inject import teacher
 from sleuth.training.judging import asking
 from sleuth.training.rewards import RewardSpec, grade
 from sleuth.training.rollouts import Ahead, RolloutSpec, ask, oldest, rollout_seed
@@ -172,6 +173,7 @@ class _Run:
         parts.engine.load()
         self.base_version = parts.engine.policy_version
         self.masks = Masks(parts.engine.tokens, parts.engine.constrain, keep=4 * spec.rollout.questions)
+        self.teach = teacher(spec.algorithm, self.masks, parts.engine)
         self.publish(0)
         self.began = 1
         """The first step of this process."""
@@ -284,7 +286,7 @@ class _Run:
         self.ahead.start(chosen, lambda task, number: rollout_seed(spec.seed, batch, task.id, number))
 
     def _graded(self, task: Task, episodes: Sequence[Episode]) -> Group:
-        return grade_group(task, episodes, self.spec.reward, self.spec.algorithm, self.masks, self.ask)
+        return grade_group(task, episodes, self.spec.reward, self.teach, self.ask)
 
     def _keep(self, groups: Sequence[Group], step: int) -> None:
         """Write the episodes of every `keep_every`-th step."""
