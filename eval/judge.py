@@ -86,14 +86,14 @@ def spared(task: Task) -> str:
     return "" if task.answer_items or task.answers else "the row has no accepted answer to compare with"
 
 
-async def verdict_on(judge: Judge, task: Task, answer: str, quotes: Sequence[str] = ()) -> Verdict:
+async def verdict_on(judge: Judge, task: Task, answer: str, quotes: Sequence[str] | None = None) -> Verdict:
     """The verdict on one answer; a row that accepts none, and a judge that fails, give none, with the cause."""
+    if task.metadata.get("answerable", True) is not False and declines(answer):
+        return Verdict("not_attempted", "the answer declines")
     if cause := spared(task):
         return Verdict(None, cause=cause)
-    if declines(answer):
-        return Verdict("not_attempted", "the answer declines")
     asked: dict[str, Any] = {"question": task.question, "accepted": list(task.answer_items or task.answers)}
-    asked |= {"answer": answer, "quotes": list(quotes)} if quotes else {"answer": answer}
+    asked |= {"answer": answer} if quotes is None else {"answer": answer, "quotes": list(quotes)}
     if task.answer_items:
         asked["note"] = "all accepted answers are wanted together"
     messages = (
@@ -186,10 +186,10 @@ def judged(verdicts: Mapping[str, Verdict], case: Callable[[Task, Episode], Case
     return metric
 
 
-def case_key(task: Task, answer: str, quotes: Sequence[str] = ()) -> str:
+def case_key(task: Task, answer: str, quotes: Sequence[str] | None = None) -> str:
     """A digest of what a judge sees: question, accepted answers, answer, and quotes where it sees them."""
     seen = [task.question, list(task.answers), list(task.answer_items), answer]
-    return _digest([*seen, list(quotes)] if quotes else seen)
+    return _digest(seen if quotes is None else [*seen, list(quotes)])
 
 
 def _stamp(by: Judge) -> str:

@@ -102,6 +102,7 @@ def test_a_rubric_is_shown_the_quotes_as_data_and_nothing_in_them_is_an_order() 
     asked = asking(dataclasses.replace(SPEC, rubric=RUBRIC), policy=policy)
     asked([(TASK, answered("Jaws", [])), (TASK, answered("Jaws", GOLD)), (TASK, answered("Jaws", [*GOLD, *GOLD]))])
     assert len(policy.seen) == 3  # other quotes are another case
+    assert [json.loads(user.content)["quotes"] for _, user in policy.seen[1:]] == [[], GOLD]
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,10 @@ def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder:
     assert set(sample.logprobs) == {0.0} and sample.ids[: len(truth.steps[1].completion.prompt_ids)] == (  # type: ignore[union-attr]
         rolled[0].steps[1].completion.prompt_ids  # type: ignore[union-attr]
     )
+    for mode in ("schema", "none"):  # as servers hold replies to less
+        loose = Masks(engine.tokens, mode)
+        made = true_episode(TASKS[0], rolled, loose)
+        assert made and len(to_samples(made, [None, 1.0], loose)[0].drawn) > len(sample.drawn)
     elsewhere = dataclasses.replace(TASKS[0], supporting=("nowhere",))
     assert true_episode(elsewhere, rolled, masks) is None  # its evidence was not retrieved
     lines = go(tmp_path, spec)

@@ -93,4 +93,5 @@ def _within(date: str, wanted: Any) -> bool:
         return False
     if isinstance(wanted, Mapping):
         return all(COMPARE[sign](date, str(bound)) for sign, bound in wanted.items())
-    return date in ((wanted,) if isinstance(wanted, str) else wanted)
+    among = isinstance(wanted, Sequence | set | frozenset) and not isinstance(wanted, str)
+    return date in (wanted if among else (str(wanted),))

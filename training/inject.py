@@ -25,7 +25,7 @@ from sleuth.agents.roles import answerer
 from sleuth.corpora.records import Passage
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import Algorithm
-from sleuth.training.choices import walk
+from sleuth.training.choices import is_forced, walk
 from sleuth.training.samples import Masks, asked
 
 HINT = "Hint: the answer is decided in {}."
@@ -113,13 +113,13 @@ def replaced(
     walked = walk(masks.grammars, schema, text, masks.grammars.eos[0])
     if walked is None:
         return None
-    ids, choices = walked
+    ids, _ = walked
     completion = Completion(
         text=text,
         prompt_ids=last.completion.prompt_ids,
         token_ids=tuple(ids),
         logprobs=(0.0,) * len(ids),
-        forced=tuple(isinstance(choice, tuple) for choice in choices),
+        forced=tuple(is_forced(choice) for choice in masks.choices(schema, ids)),
         policy_version=version,
         prompt_tokens=last.completion.prompt_tokens,
         completion_tokens=len(ids),
