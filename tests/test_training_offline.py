@@ -198,9 +198,9 @@ def test_a_failed_answer_is_mended_by_a_reflector_that_is_told_no_gold(
     before = {row.episode.steps[-1].messages: row.episode.steps[-1] for row in asked}
     for (_, user), (task, episode) in zip(policy.seen, made, strict=True):
         last = episode.steps[-1]
-        shown = user.content.splitlines()
-        assert user.content.startswith(last.messages[-1].content) and shown[-1].startswith("Verdict: The answer ")
-        assert not any(answer in shown[-1] for answer in task.answers) and shown[-2].startswith("Earlier reply: {")
+        told = user.content.removesuffix(last.messages[-1].content).splitlines()
+        assert len(told) == 2 and told[0].startswith("Earlier reply: {") and told[1].startswith("Verdict: The answer ")
+        assert not any(answer in told[1] for answer in task.answers)
         assert last.completion and last.completion.prompt_ids == before[last.messages].completion.prompt_ids  # type: ignore[union-attr]
         graded = grade(task, episode, EXACT)
         assert graded.success and [c.quote for s in episode.answer.sentences for c in s.citations] == [BIRTH]  # type: ignore[union-attr]

@@ -149,9 +149,9 @@ def test_a_judge_and_a_reflector_are_opened_by_their_names(tmp_path: Path, monke
         async def aclose(self) -> None: ...
 
     def reply(messages: Sequence[Message]) -> object:
-        question = messages[1].content.removeprefix("Question: ").split("\n")[0]
-        if question not in right:
+        if not messages[1].content.startswith("Earlier reply: "):
             return {"reason": "r", "grade": "incorrect"}
+        question = messages[1].content.split("\nQuestion: ")[1].split("\n")[0]
         return {
             "answer": right[question].answers[0],
             "quotes": [e["text"] for e in right[question].metadata["evidence"]],
@@ -175,8 +175,8 @@ def test_a_judge_and_a_reflector_are_opened_by_their_names(tmp_path: Path, monke
     mend = write(tmp_path, f'{text}[offline]\nmethod = "reflect"\nepisodes = ["{kept}"]\n')
     said: list[str] = []
     recipe.run(str(mend), str(tmp_path / "off"), progress=said.append)
-    assert said[1] == "4 stored episodes, 0 successful" and opened[1:] == [("embedded", "none")]
-    assert said[2] == "4 failed episodes mended by embedded" and said[-1].startswith("step 1/1")
+    assert said[1] == "4 stored episodes, 0 successful" and opened[1:] == [("embedded:first", "none")]
+    assert said[2] == "4 failed episodes mended by embedded:first" and said[-1].startswith("step 1/1")
 
 
 def test_question_sets_leave_out_what_is_reported_or_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

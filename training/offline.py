@@ -49,8 +49,8 @@ class OfflineSpec:
     """Least difference of reward between the two of a pair."""
     behaviours: int = 2
     """Least number of behaviours that an episode must show to prime with."""
-    reflector: str = "embedded"
-    """Who mends failed answers: ``embedded`` or ``URL#model``."""
+    reflector: str = "embedded:first"
+    """Who mends failed answers, as ``--policy`` names it, such as ``URL#model``."""
     beta: float = 0.1
     """DPO's strength of staying near the start."""
     batch: int = 8
