@@ -130,6 +130,10 @@ def _low_precision(device: str) -> Any:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+CACHED = 4096
+"""Vectors of queries that a model keeps."""
+
+
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Batches run beside one another instead of being split: a vector does not depend on the number of threads, and
@@ -191,7 +195,6 @@ class MiniLM:
 
     def encode(self, texts: Sequence[str], batch_size: int = 32, progress: Progress | None = None) -> np.ndarray:
         import numpy as np
-        import torch
 
         with self._lock:
             ids = self._tokenize(texts)
@@ -199,33 +202,43 @@ class MiniLM:
             model = self._model(_low_precision(self.device))
             batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
             vectors = np.zeros((len(texts), self.dims), np.float32)
-            workers = torch.get_num_threads() if self.device == "cpu" else 1
             done = 0
-            with _one_thread(), ThreadPoolExecutor(workers) as pool:
-                results = pool.map(lambda rows: self._forward(model, [ids[n] for n in rows]), batches)
-                for rows, found in zip(batches, results, strict=True):
-                    vectors[rows] = found
-                    done += len(rows)
-                    if progress is not None:
-                        progress(done)
+            made = self._together(model, [[ids[n] for n in rows] for rows in batches])
+            for rows, found in zip(batches, made, strict=True):
+                vectors[rows] = found
+                done += len(rows)
+                if progress is not None:
+                    progress(done)
         return vectors
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
         import numpy as np
         import torch
 
-        with self._lock, _one_thread():
-            for query in queries:
-                if query not in self._cache:
-                    if len(self._cache) >= 4096:
-                        self._cache.pop(next(iter(self._cache)))
-                    ids = self._tokenize([query[:QUERY_CHARS]])
-                    self._cache[query] = self._forward(self._model(torch.float32), ids)[0]
-            found = [self._cache[query] for query in queries if query in self._cache]
-        if len(found) < len(queries):  # more distinct queries than the cache holds
-            half = len(queries) // 2
-            return np.concatenate([self.encode_queries(queries[:half]), self.encode_queries(queries[half:])])
-        return np.stack(found) if found else np.zeros((0, self.dims), np.float32)
+        with self._lock:
+            found = {query: self._cache[query] for query in queries if query in self._cache}
+            missing = [query for query in dict.fromkeys(queries) if query not in found]
+            if missing:
+                ids = self._tokenize([query[:QUERY_CHARS] for query in missing])
+                made = self._together(self._model(torch.float32), [[row] for row in ids])
+                found |= {query: vectors[0] for query, vectors in zip(missing, made, strict=True)}
+            for query in missing:
+                if len(self._cache) >= CACHED:
+                    self._cache.pop(next(iter(self._cache)))
+                self._cache[query] = found[query]
+        return np.stack([found[query] for query in queries]) if queries else np.zeros((0, self.dims), np.float32)
+
+    def _together(self, model: Any, batches: Sequence[list[list[int]]]) -> Iterator[np.ndarray]:
+        """The vectors of each batch of ids, in order; as many at once as torch has threads, one thread each."""
+        import torch
+
+        workers = torch.get_num_threads() if self.device == "cpu" else 1
+        with _one_thread():
+            if min(workers, len(batches)) < 2:
+                yield from (self._forward(model, ids) for ids in batches)
+                return
+            with ThreadPoolExecutor(workers) as pool:
+                yield from pool.map(lambda ids: self._forward(model, ids), batches)
 
     def _forward(self, model: Any, ids: list[list[int]]) -> np.ndarray:
         import torch
