@@ -32,6 +32,7 @@ from sleuth.corpora.files import sync_folder, write_file
 
 FORMAT = 1
 """Version of this layout; a store of another one is refused."""
+FOLDERS = ("manifests", "segments", "reports", "work")
 KEPT_MANIFESTS = 2
 
 
@@ -202,7 +203,7 @@ def create(store: Path, manifest: Manifest) -> None:
     temporary = store.parent / f".{store.name}.new"
     shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed here
     try:
-        for name in ("manifests", "segments", "reports", "work"):
+        for name in FOLDERS:
             (temporary / name).mkdir(parents=True)
         (temporary / "LOCK").touch()
         publish(temporary, manifest)
@@ -223,6 +224,8 @@ def sweep(store: Path) -> None:
     Kept are the last `KEPT_MANIFESTS` versions and those of snapshots; a damaged snapshot ends the sweep, with an error
     and nothing removed.
     """
+    for name in FOLDERS:
+        (store / name).mkdir(exist_ok=True)  # a copy by way of an object store or an archive lacks those that were empty
     current, _ = read_manifest(store)
     pinned = [read_manifest(store, name)[0] for name in snapshots(store)]
     kept = {*range(current.version - KEPT_MANIFESTS + 1, current.version + 1), *(found.version for found in pinned)}

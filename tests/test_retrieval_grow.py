@@ -64,6 +64,16 @@ def test_deleted_documents_are_gone_from_everything_as_if_never_built(tmp_path: 
     assert grow.content_digest(tmp_path / "s") == grow.content_digest(tmp_path / "fresh")
 
 
+def test_a_copy_that_lacks_empty_folders_can_be_changed(tmp_path: Path) -> None:
+    build(corpus(12), tmp_path / "s", SPEC)
+    for name in ("work", "reports"):
+        shutil.rmtree(tmp_path / "s" / name)
+    assert grow.delete(tmp_path / "s", ["d003"]).deleted == 1
+    shutil.rmtree(tmp_path / "s" / "work")
+    assert build(corpus(16), tmp_path / "s", SPEC).added == 5
+    assert len(Datastore.open(tmp_path / "s")) == len(Datastore.open(tmp_path / "s").sql("select id from passages")[1])
+
+
 def test_delete_by_filter_and_what_it_refuses(tmp_path: Path) -> None:
     build(corpus(20), tmp_path / "s", SPEC)
     assert grow.delete(tmp_path / "s", where={"source": "left", "year": {"<": 1905}}).deleted == 2
