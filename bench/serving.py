@@ -264,6 +264,12 @@ async def reloaded(path: Path, queries: Sequence[str], options: argparse.Namespa
     return {"versions": len(ids), "taken_up_after_s": taken_up, "load": told}
 
 
+def told(options: Sequence[str]) -> list[str]:
+    """The options without those that name a place on this machine."""
+    places = {n + i for n, option in enumerate(options) if option in ("--out", "--scratch") for i in (0, 1)}
+    return [option for n, option in enumerate(options) if n not in places]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
@@ -282,7 +288,7 @@ def main() -> None:
     store = Datastore.open(options.store)
     queries = questions(store)
     results: dict[str, Any] = {
-        "command": "python bench/serving.py " + " ".join(["STORE", *sys.argv[2:]]),
+        "command": "python bench/serving.py " + " ".join(["STORE", *told(sys.argv[2:])]),
         "passages": len(store), "embedder": store.manifest.embedder,
         "index": "flat" if store.index is None else str(store.index.plan),
         "cores": len(os.sched_getaffinity(0)), "load_average": os.getloadavg(),

@@ -225,7 +225,7 @@ def sweep(store: Path) -> None:
     and nothing removed.
     """
     for name in FOLDERS:
-        (store / name).mkdir(exist_ok=True)  # a copy by way of an object store or an archive lacks those that were empty
+        (store / name).mkdir(exist_ok=True)  # copies by way of an object store or an archive lack what was empty
     current, _ = read_manifest(store)
     pinned = [read_manifest(store, name)[0] for name in snapshots(store)]
     kept = {*range(current.version - KEPT_MANIFESTS + 1, current.version + 1), *(found.version for found in pinned)}
