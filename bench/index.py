@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from bench.lexical_peers import PEERS
 from sleuth.retrieval import codes as coding
 from sleuth.retrieval.embed import embedder
 from sleuth.retrieval.index import build_index, load_index
@@ -209,11 +210,11 @@ def hnswlib_graph(bench: Bench, _: Any = None) -> list[Row]:
     return rows
 
 
-def usearch_graph(bench: Bench, dtype: str) -> list[Row]:
+def usearch_graph(bench: Bench, _: Any = None) -> list[Row]:
     from usearch.index import Index
 
     used, before = time.process_time(), resident()
-    index: Any = Index(ndim=bench.manifest.dims, metric="cos", dtype=dtype, connectivity=LINKS, expansion_add=WIDTH)
+    index: Any = Index(ndim=bench.manifest.dims, metric="cos", dtype="f16", connectivity=LINKS, expansion_add=WIDTH)
     for n, part in enumerate(bench.vectors):
         index.add(np.arange(bench.first[n], bench.first[n + 1]), part.astype(np.float32), threads=1)
     memory, cpu = resident() - before, time.process_time() - used
@@ -221,7 +222,7 @@ def usearch_graph(bench: Bench, dtype: str) -> list[Row]:
     for ef in EXPANSIONS:
         index.expansion_search = ef
         point = bench.point(lambda q: index.search(q, K, threads=1).keys)
-        rows.append({"method": f"usearch M{LINKS} {dtype}", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
+        rows.append({"method": f"usearch M{LINKS} f16", "ef": ef, **point, "build_cpu_s": round(cpu, 1),
                      "resident_bytes_per_vector": round(memory / bench.count, 1)})  # fmt: skip
         say(rows[-1])
     return rows
@@ -243,7 +244,7 @@ def lexical(bench: Bench, peers: Sequence[str] = ("bm25s", "tantivy")) -> list[R
     asked = [[t for t in analyzer.terms(q) if t not in store._bm25.stops] for q in bench.questions]
     for name in peers:
         used = time.process_time()
-        call = {"bm25s": with_bm25s, "tantivy": with_tantivy}[name](cut)
+        call = PEERS[name](cut, K)
         cpu = time.process_time() - used
         agree = np.mean([len({*truth[n]} & {*call(asked[n])}) / max(1, len(truth[n])) for n in range(len(asked))])
         rows.append(
@@ -251,38 +252,6 @@ def lexical(bench: Bench, peers: Sequence[str] = ("bm25s", "tantivy")) -> list[R
         )
         say(rows[-1])
     return rows
-
-
-def with_bm25s(cut: Sequence[str]) -> Callable[[list[str]], list[int]]:
-    import bm25s
-
-    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-    index.index([text.split() for text in cut], show_progress=False)
-    return lambda terms: index.retrieve([terms], k=K, show_progress=False, n_threads=1)[0][0].tolist() if terms else []
-
-
-def with_tantivy(cut: Sequence[str]) -> Callable[[list[str]], list[int]]:
-    import tantivy
-
-    builder = tantivy.SchemaBuilder()
-    builder.add_text_field("text", stored=False, tokenizer_name="whitespace", index_option="freq")
-    builder.add_integer_field("row", stored=False, fast=True)
-    builder.add_integer_field("id", stored=True)
-    index = tantivy.Index(builder.build())
-    writer = index.writer(200_000_000, 1)
-    for n, text in enumerate(cut):
-        writer.add_document(tantivy.Document(text=text, id=n))
-    writer.commit()
-    writer.wait_merging_threads()
-    index.reload()
-    searcher, schema = index.searcher(), index.schema
-
-    def call(terms: list[str]) -> list[int]:
-        clauses = [(tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", term)) for term in terms]
-        hits = searcher.search(tantivy.Query.boolean_query(clauses), K).hits
-        return [searcher.doc(address)["id"][0] for _, address in hits]
-
-    return call
 
 
 def timed(call: Callable[[Any], object], queries: Sequence[Any]) -> Row:
@@ -373,8 +342,7 @@ STAGES: dict[str, Callable[[Bench, Any], list[Row]]] = {
     "codes": lambda bench, _: ours(bench, ["pq", "rabitq", "sq8"]),
     "faiss": plain_faiss,
     "hnswlib": hnswlib_graph,
-    "usearch": lambda bench, _: usearch_graph(bench, "f16"),
-    "usearch-i8": lambda bench, _: usearch_graph(bench, "i8"),
+    "usearch": usearch_graph,
     "lexical": lambda bench, _: lexical(bench),
     "lexical-ours": lambda bench, _: lexical(bench, ()),
     "open": opening,

@@ -14,7 +14,7 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,12 +203,12 @@ class MiniLM:
             batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
             vectors = np.zeros((len(texts), self.dims), np.float32)
             done = 0
-            made = self._together(model, [[ids[n] for n in rows] for rows in batches])
-            for rows, found in zip(batches, made, strict=True):
-                vectors[rows] = found
-                done += len(rows)
-                if progress is not None:
-                    progress(done)
+            with contextlib.closing(self._together(model, [[ids[n] for n in rows] for rows in batches])) as made:
+                for rows, found in zip(batches, made, strict=True):
+                    vectors[rows] = found
+                    done += len(rows)
+                    if progress is not None:
+                        progress(done)
         return vectors
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
@@ -220,16 +220,19 @@ class MiniLM:
             missing = [query for query in dict.fromkeys(queries) if query not in found]
             if missing:
                 ids = self._tokenize([query[:QUERY_CHARS] for query in missing])
-                made = self._together(self._model(torch.float32), [[row] for row in ids])
-                found |= {query: vectors[0] for query, vectors in zip(missing, made, strict=True)}
+                with contextlib.closing(self._together(self._model(torch.float32), [[row] for row in ids])) as made:
+                    found |= {query: vectors[0] for query, vectors in zip(missing, made, strict=True)}
             for query in missing:
                 if len(self._cache) >= CACHED:
                     self._cache.pop(next(iter(self._cache)))
                 self._cache[query] = found[query]
-        return np.stack([found[query] for query in queries]) if queries else np.zeros((0, self.dims), np.float32)
+        return np.stack([found[query] for query in queries]) if found else np.zeros((0, self.dims), np.float32)
 
-    def _together(self, model: Any, batches: Sequence[list[list[int]]]) -> Iterator[np.ndarray]:
-        """The vectors of each batch of ids, in order; as many at once as torch has threads, one thread each."""
+    def _together(self, model: Any, batches: Sequence[list[list[int]]]) -> Generator[np.ndarray, None, None]:
+        """The vectors of each batch of ids, in order; as many at once as torch has threads, one thread each.
+
+        To be closed: until then torch has one thread.
+        """
         import torch
 
         workers = torch.get_num_threads() if self.device == "cpu" else 1

@@ -28,6 +28,22 @@ def test_queries_have_the_published_models_vectors_whatever_else_is_asked() -> N
     np.testing.assert_allclose(together, reference, atol=1e-5)
 
 
+def test_an_interrupted_encoding_gives_torch_its_threads_back() -> None:
+    import torch
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            embedder("minilm").encode(TEXTS, batch_size=1, progress=stop)
+        assert caught.tb and torch.get_num_threads() == 2  # at once, not when the traceback goes
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_passages_are_unit_vectors_close_to_the_queries_and_progress_is_told() -> None:
     model, told = embedder("minilm"), []
     vectors = model.encode(TEXTS, batch_size=2, progress=told.append)

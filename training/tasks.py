@@ -17,11 +17,10 @@ from sleuth.eval.load import corpus_path, is_reporting, loader, read_tasks, sele
 from sleuth.eval.records import Task
 from sleuth.eval.split import bucket
 from sleuth.retrieval.records import Retriever
+from sleuth.training.sets import SHARED_CORPUS
 
 HELD_OUT = 3
 """Bucket of rows that are looked at while training but not trained on."""
-SHARED_CORPUS = {"nq_train": "nq", "nq_dev": "nq"}
-"""Sets whose passages stand under another name."""
 
 
 @dataclass(frozen=True, slots=True)
