@@ -360,3 +360,42 @@ def test_held_out_figures() -> None:
     assert compare('{"quote":"","answer":"unknown"}', '{"quote":"","answer":"unknown"}')["quotes_f1"] == 1.0
     many = [example("one", "two", role) for role in ("planner", "answerer") for _ in range(5)]
     assert [e.role for e in held_out(many, 2, 0)] == ["answerer"] * 2 + ["planner"] * 2
+
+
+def test_a_recipe_starts_from_another_that_is_trained_first(tmp_path: Path) -> None:
+    base, data, out = tmp_path / "base", make(tmp_path / "data"), tmp_path / "out"
+    model().save_pretrained(base)
+    tokenizer().save_pretrained(base)
+    head = f'base = "{base}"\n[sft]\nrank = 2\nbatch = 6\ncheckpoint_every = 1\n[examples.planner]\nhotpotqa_s = 12\n'
+    write(tmp_path / "one.toml", f'name = "one"\n{head}')
+    file = write(tmp_path / "two.toml", f'name = "two"\nstart = "one.toml"\nseed = 1\n{head}')
+    said: list[str] = []
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if line.startswith("step 2/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(str(file), str(out), str(data), progress=stop)
+    assert said[0] == "two: first one.toml" and not (out / "recipe.json").exists()
+    with pytest.raises(InputError, match="already holds a run"):
+        recipe.run(str(file), str(out), str(data))
+    adapter = recipe.run(str(file), str(out), str(data), resume=True, progress=said.append)
+    assert said.count("two: first one.toml") == 2 and len(losses(out / "start")) == len(losses(out)) == 2
+    alone = recipe.run(str(tmp_path / "one.toml"), str(tmp_path / "alone"), str(data), progress=lambda line: None)
+    weights = "adapter_model.safetensors"
+    assert (alone / weights).read_bytes() == (out / "start" / "adapter" / weights).read_bytes()
+    write(tmp_path / "three.toml", f'name = "three"\nstart = "{alone}"\nseed = 1\n{head}')
+    same = recipe.run(str(tmp_path / "three.toml"), str(tmp_path / "same"), str(data), progress=lambda line: None)
+    assert (same / weights).read_bytes() == (adapter / weights).read_bytes()
+
+
+def test_recipes_that_start_from_one_another_are_read_before_any_is_trained(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", 'name = "a"\nstart = "b.toml"')
+    with pytest.raises(InputError, match=r"b\.toml"):
+        recipe.run(str(tmp_path / "a.toml"), str(tmp_path / "out"))
+    write(tmp_path / "b.toml", 'name = "b"\nstart = "a.toml"')
+    with pytest.raises(ConfigError, match=r"a\.toml: starts from itself, by way of b\.toml"):
+        recipe.run(str(tmp_path / "a.toml"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

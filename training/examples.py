@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sleuth.corpora.errors import ConfigError
-from sleuth.training.sets import QuestionSet, Row, load
+from sleuth.training.sets import MADE, QuestionSet, Row, load
 from sleuth.training.turns import (
     Example,
     answer_closed,
@@ -70,6 +70,18 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("reader", "xquad_en"): read_closely,
     ("closed", "nq_train"): answer_closed,
     ("closed", "hotpotqa_s"): answer_closed,
+    **{
+        (kind, MADE + name): builder
+        for name in ("hotpotqa_s", "hotpotqa_r1s", "musique_s")
+        for kind, builder in {
+            "planner": plan_decomposition,
+            "rewriter": rewrite,
+            "reflector": reflect_hop,
+            "alone": reflect_alone,
+            "answerer": answer_multihop,
+            "reader": read_closely,
+        }.items()
+    },
 }
 """By kind and set; a kind is a role, ``alone`` (the reflector over one passage), ``reader`` (the answerer over few
 passages) or ``closed`` (over none)."""

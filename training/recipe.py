@@ -42,7 +42,8 @@ class Recipe:
     examples: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """``examples[role][set]``: how many at most."""
     start: str = "none"
-    """The adapter that the first part begins with: a shipped one, a folder, or none. After examples come rewards."""
+    """The adapter that the first part begins with: a shipped one, a folder, none, or another recipe (a ``.toml`` beside
+    this one), which is then trained first, in the run's folder ``start``. After examples come rewards."""
     rl: RlRecipe | None = None
 
 
@@ -95,8 +96,13 @@ def run(
     Resuming with another recipe than the run was started with raises `InputError`.
     """
     recipe, folder = read(path, seed), Path(out)
+    _readable(Path(path))
     if recipe.rl is None:
-        return _supervised(recipe, folder, data, resume, progress)
+        waiting = (folder / "start").exists() and not (folder / "recipe.json").exists()
+        if waiting and not resume:
+            raise InputError(f"{folder} already holds a run: resume it, or give another folder")
+        _before(recipe, path, folder, data, progress)
+        return _supervised(recipe, folder, data, resume and not waiting, progress)
     from sleuth.training import rl_recipe
     from sleuth.training.crew import join
 
@@ -107,10 +113,31 @@ def run(
         _settle(folder, resolved, resume)
     if crew.first and recipe.examples and not (folder / "warm" / "adapter").is_dir():
         warm = dataclasses.replace(recipe, rl=None)
+        _before(recipe, path, folder / "warm", data, progress)
         _supervised(warm, folder / "warm", data, (folder / "warm" / "recipe.json").exists(), progress)
+    elif crew.first and not recipe.examples:
+        _before(recipe, path, folder, data, progress)
     crew.gather(None)
     start = rl_recipe.starting_point("warm" if recipe.examples else recipe.start, folder)
     return rl_recipe.run(recipe.rl, recipe.base, start, folder, data, resume=going_on, progress=progress, record=record)
+
+
+def _readable(path: Path) -> None:
+    """Read every recipe that this one starts from, so that a mistake in one shows before another is trained."""
+    met: list[Path] = []
+    while path.suffix == ".toml":
+        if path.resolve() in met:
+            raise ConfigError(f"{met[0]}: starts from itself, by way of {', '.join(p.name for p in met[1:]) or 'none'}")
+        met.append(path.resolve())
+        path = path.parent / read(path).start
+
+
+def _before(recipe: Recipe, path: str, folder: Path, data: str | None, progress: Progress) -> None:
+    """Train the recipe that this one starts from, or go on with it, where it is not trained yet."""
+    out = folder / "start" if recipe.start.endswith(".toml") else None
+    if out is not None and not (out / "adapter").is_dir():
+        progress(f"{recipe.name}: first {recipe.start}")
+        run(str(Path(path).parent / recipe.start), str(out), data, (out / "recipe.json").exists(), progress)
 
 
 def _but_length(recipe: RlRecipe) -> dict[str, Any]:

@@ -217,13 +217,15 @@ def _offline(
 
 
 def starting_point(name: str, out: Path) -> Path | None:
-    """The adapter that a recipe starts from: a shipped one's name, a folder, ``warm`` (the run's own), or ``none``."""
+    """The adapter that a recipe starts from: a shipped one's name, a folder, ``none``, or one that the run made itself:
+    ``warm``, or that of another recipe."""
     from sleuth.agents.policy import ADAPTERS
 
     if name == "none":
         return None
-    folder = out / "warm" / "adapter" if name == "warm" else ADAPTERS / name
-    folder = folder if name == "warm" or folder.is_dir() else Path(name)
+    own = "warm" if name == "warm" else "start" if name.endswith(".toml") else ""
+    given = ADAPTERS / name if (ADAPTERS / name).is_dir() else Path(name)
+    folder = out / own / "adapter" if own else given
     if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"start: expected none, a shipped adapter or an adapter's folder; found {name!r}")
+        raise ModelError(f"start: expected none, a shipped adapter, an adapter's folder or a recipe; found {name!r}")
     return folder

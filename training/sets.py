@@ -84,10 +84,18 @@ WORLDS = (1001, 1002)
 ENTITIES = 120
 
 
+MADE = "made_"
+"""Before the name of a set: questions made by rules from its passages (`training.made`) in place of its own."""
+
+
 def load(data: str | Path | None, name: str) -> QuestionSet:
     """The named set from a folder of benchmark files without its reporting rows; `InputError` names what is missing."""
     if name == FICTIONAL:
         return _fictional()
+    if data is not None and name.startswith(MADE):
+        from sleuth.training.made import made
+
+        return made(load(data, name.removeprefix(MADE)), data)
     if data is None:
         raise InputError(f"examples of {name!r} need --data, the folder with qa/ and corpora/")
     root = Path(data)

@@ -34,14 +34,18 @@ PAGE = 2000
 Progress = Callable[[str, int, "int | None"], None]
 
 
-class Store(Protocol):
-    """What is needed of a datastore."""
-
-    def sql(self, query: str, limit: int = 1000) -> tuple[list[str], list[tuple[Any, ...]]]: ...
+class Source(Protocol):
+    """What a question is checked against."""
 
     def document(self, doc_id: str) -> Document: ...
 
     def retriever(self, mode: Literal["bm25"]) -> Retriever: ...
+
+
+class Store(Source, Protocol):
+    """What is needed of a datastore."""
+
+    def sql(self, query: str, limit: int = 1000) -> tuple[list[str], list[tuple[Any, ...]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class SynthesisReport:
 class Synthesis:
     """The candidates of one store, verified as they are asked for; `take` goes on where it stopped."""
 
-    def __init__(self, table: Table, rules: Grammar, store: Store, kinds: Sequence[str], seed: int) -> None:
+    def __init__(self, table: Table, rules: Grammar, store: Source, kinds: Sequence[str], seed: int) -> None:
         self.table, self.verifier = table, Verifier(table, rules, store.retriever("bm25"), store.document)
         self.made, self.kept = Counter(dict.fromkeys(kinds, 0)), Counter(dict.fromkeys(kinds, 0))
         self.dropped: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
@@ -184,11 +188,14 @@ def synthesis(
         raise ConfigError(f"kinds: unknown {', '.join(unknown) or 'nothing'}; known: {', '.join(KINDS)}")
     rules = grammar(*relations)
     total = store.sql("SELECT count(*) FROM documents")[1][0][0]
-    table = extract(_told(documents(store), "facts", total, progress), rules)
-    if "cloze" in kinds:
-        found = list(mentions(_told(documents(store), "mentions", total, progress), table))
-        table = dataclasses.replace(table, mentions=found)
+    table = facts_of(lambda stage: _told(documents(store), stage, total, progress), rules, "cloze" in kinds)
     return Synthesis(table, rules, store, kinds, seed), total
+
+
+def facts_of(read: Callable[[str], Iterable[Document]], rules: Grammar, mentioned: bool = True) -> Table:
+    """The facts of the documents that ``read("facts")`` gives and, from ``read("mentions")``, where names occur."""
+    table = extract(read("facts"), rules)
+    return dataclasses.replace(table, mentions=list(mentions(read("mentions"), table))) if mentioned else table
 
 
 def documents(store: Store) -> Iterator[Document]:

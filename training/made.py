@@ -1,0 +1,64 @@
+"""Questions made by rules from a set's passages, as rows of the set: more look-ups in the language of its corpus.
+
+They are those of `eval.synthesis`, verified against the same passages. What is for reporting stays out three times: a
+made question has an id that the split judges as any other, one that asks what a reporting row asks is dropped, and so
+is one with a reporting row's answer from one of its passages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sleuth.corpora.records import Document, Passage
+from sleuth.eval.load import is_reporting, loader
+from sleuth.eval.synthesis.kinds import KINDS
+from sleuth.eval.synthesis.make import Synthesis, facts_of, row_of
+from sleuth.eval.synthesis.training import decontaminated
+from sleuth.eval.synthesis.wording import grammar
+from sleuth.retrieval.records import Filter, Hit
+from sleuth.training.sets import QuestionSet
+
+MOST = 500
+"""Questions of a corpus: the kinds take turns, and beyond some hundreds only comparisons are left."""
+
+
+def made(qa: QuestionSet, data: str | Path, seed: int = 0) -> QuestionSet:
+    """``qa`` with at most `MOST` made questions in place of its own; the same seed gives the same ones."""
+    rules, corpus = grammar(), _Corpus(qa)
+    tasks = Synthesis(facts_of(lambda stage: corpus.documents(), rules), rules, corpus, tuple(KINDS), seed).take(MOST)
+    reporting = [task for task in loader(qa.name)(data) if is_reporting(task)]
+    kept, _ = decontaminated(tasks, reporting)
+    return dataclasses.replace(qa, name=f"made_{qa.name}", rows=[row_of(task) for task in kept])
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    """A set's passages as the source that questions are made from and checked against; each is a whole document."""
+
+    qa: QuestionSet
+
+    @property
+    def fingerprint(self) -> str:
+        return self.qa.name
+
+    def documents(self) -> Iterator[Document]:
+        return (self.document(id_) for id_ in sorted(self.qa.passages))
+
+    def document(self, doc_id: str) -> Document:
+        passage = self.qa.passages[doc_id]
+        return Document(passage.doc_id, passage.text, title=passage.title)
+
+    def retriever(self, mode: str) -> _Corpus:
+        return self
+
+    def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
+        return [
+            [Hit(passage, 1 / rank, rank, "bm25") for rank, passage in enumerate(self.qa.search(query, k), 1)]
+            for query in queries
+        ]
+
+    def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
+        return [self.qa.passages[id_] for id_ in passage_ids]
