@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sleuth.corpora.errors import ConfigError
-from sleuth.training.sets import MADE, QuestionSet, Row, load
+from sleuth.training.sets import MADE, OWN, QuestionSet, Row, load
 from sleuth.training.turns import (
     Example,
     answer_closed,
@@ -71,8 +71,8 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("closed", "nq_train"): answer_closed,
     ("closed", "hotpotqa_s"): answer_closed,
     **{
-        (kind, MADE + name): builder
-        for name in ("hotpotqa_s", "hotpotqa_r1s", "musique_s")
+        (kind, name): builder
+        for name in (OWN, *(MADE + name for name in ("hotpotqa_s", "hotpotqa_r1s", "musique_s")))
         for kind, builder in {
             "planner": plan_decomposition,
             "rewriter": rewrite,
@@ -89,11 +89,11 @@ passages) or ``closed`` (over none)."""
 
 def build(
     data: str | Path | None, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int],
-    ranked: bool = False,
+    ranked: bool = False, own: Callable[[], QuestionSet] | None = None,
 ) -> list[Example]:  # fmt: skip
     """``counts[role][set]`` examples at most of each kind, of rows whose bucket is in ``tenths``, in a seeded order.
 
-    ``ranked`` as `QuestionSet` has it.
+    ``ranked`` as `QuestionSet` has it; ``own`` opens the set of that name.
 
     Rows take turns, so a second example of a row comes only when each row has given its first.
     """
@@ -107,7 +107,9 @@ def build(
             if builder is None:
                 known = ", ".join(f"{r}.{s}" for r, s in BUILDERS)
                 raise ConfigError(f"no examples of {role!r} can be made from {name!r}; known: {known}")
-            qa = loaded[name] if name in loaded else loaded.setdefault(name, replace(load(data, name), ranked=ranked))
+            if name not in loaded:
+                loaded[name] = replace(own() if own and name == OWN else load(data, name), ranked=ranked)
+            qa = loaded[name]
             rows = [row for row in qa.rows if bucket(row) in tenths]
             made += take_turns(qa, rows, role, builder, count, seed)
     random.Random(seed).shuffle(made)

@@ -9,6 +9,7 @@ says and leaves, beside the adapter, the resolved recipe as JSON.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +21,11 @@ from sleuth.corpora.errors import ConfigError, InputError, nearest
 from sleuth.corpora.files import read_toml
 from sleuth.training.rl_recipe import TABLES, RlRecipe
 from sleuth.training.rl_recipe import read as read_rl
+from sleuth.training.sets import OWN, QuestionSet
 from sleuth.training.sft import Progress, SftSpec
+from sleuth.training.tasks import TaskSpec
+
+Own = Callable[[], QuestionSet]
 
 TRAIN_TENTHS = (4, 5, 6, 7, 8, 9)
 """Buckets of rows (`sleuth.eval.split`) that are trained on: 0 to 2 are for reporting, 3 is held out to look at."""
@@ -77,6 +82,11 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
         raise ConfigError(
             f"{path}: sft.rank 0 trains a whole model, but rewards go on from an adapter: expected over 0"
         )
+    if learned and not learned.offline and learned.spec.steps < (not data.get("examples")):
+        raise ConfigError(f"{path}: rl.steps: expected at least 1, 0 only with [examples]; found {learned.spec.steps}")
+    for role, sets in data.get("examples", {}).items():
+        if OWN in sets and not (learned and learned.tasks.store):
+            raise ConfigError(f"{path}: examples.{role}.{OWN} needs [tasks] with questions and store: whose they are")
     return Recipe(**data, sft=SftSpec(**sft, seed=seed), rl=learned)
 
 
@@ -114,10 +124,13 @@ def run(
     if crew.first and recipe.examples and not (folder / "warm" / "adapter").is_dir():
         warm = dataclasses.replace(recipe, rl=None)
         _before(recipe, path, folder / "warm", data, progress)
-        _supervised(warm, folder / "warm", data, (folder / "warm" / "recipe.json").exists(), progress)
+        going = (folder / "warm" / "recipe.json").exists()
+        _supervised(warm, folder / "warm", data, going, progress, _own(recipe.rl.tasks))
     elif crew.first and not recipe.examples:
         _before(recipe, path, folder, data, progress)
     crew.gather(None)
+    if recipe.rl.spec.steps == 0:
+        return folder / "warm" / "adapter"
     start = rl_recipe.starting_point("warm" if recipe.examples else recipe.start, folder)
     return rl_recipe.run(recipe.rl, recipe.base, start, folder, data, resume=going_on, progress=progress, record=record)
 
@@ -147,15 +160,23 @@ def _but_length(recipe: RlRecipe) -> dict[str, Any]:
     return resolved
 
 
-def _supervised(recipe: Recipe, folder: Path, data: str | None, resume: bool, progress: Progress) -> Path:
+def _own(tasks: TaskSpec) -> Own | None:
+    from sleuth.training.own import own
+
+    return functools.partial(own, tasks.store, tasks.questions) if tasks.store else None
+
+
+def _supervised(
+    recipe: Recipe, folder: Path, data: str | None, resume: bool, progress: Progress, own: Own | None = None
+) -> Path:
     from sleuth.agents.policy.models import load_model, model_name, model_path
     from sleuth.training import rl_recipe
     from sleuth.training.examples import build
     from sleuth.training.sft import train
 
-    examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS, recipe.ranked)
+    examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS, recipe.ranked, own)
     _settle(folder, {**dataclasses.asdict(recipe), "num_examples": len(examples)}, resume)
-    progress(f"{recipe.name}: {len(examples)} examples from {data}")
+    progress(f"{recipe.name}: {len(examples)} examples")
     base = model_path() if recipe.base == "embedded" else recipe.base
     model, tokenizer = load_model(base)
     start = rl_recipe.starting_point(recipe.start, folder)
@@ -165,13 +186,18 @@ def _supervised(recipe: Recipe, folder: Path, data: str | None, resume: bool, pr
     )
     if recipe.held_out:
         del model
-        figures = compare(recipe, data, base, adapter, progress)
+        figures = compare(recipe, data, base, adapter, progress, own)
         (folder / "held_out.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return adapter
 
 
 def compare(
-    recipe: Recipe, data: str | Path | None, base: str | Path, adapter: Path, progress: Progress = print
+    recipe: Recipe,
+    data: str | Path | None,
+    base: str | Path,
+    adapter: Path,
+    progress: Progress = print,
+    own: Own | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """``{"untrained": ..., "trained": ...}``: figures by role on the recipe's kinds of examples of held-out rows."""
     import asyncio
@@ -180,7 +206,7 @@ def compare(
     from sleuth.training.examples import build
     from sleuth.training.held_out import held_out, score
 
-    made = build(data, recipe.examples, recipe.seed, HELD_OUT_TENTHS, recipe.ranked)
+    made = build(data, recipe.examples, recipe.seed, HELD_OUT_TENTHS, recipe.ranked, own)
     chosen = held_out(made, recipe.held_out, recipe.seed)
     figures = {}
     whole = recipe.sft.rank == 0

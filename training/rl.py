@@ -51,6 +51,7 @@ class RlSpec:
     """A run, but for its model, its store and its tasks."""
 
     steps: int = 100
+    """Updates; 0 for the warm start alone."""
     seed: int = 0
     rank: int = 8
     """Of the adapter; 0 trains all weights."""

@@ -19,6 +19,7 @@ from sleuth.corpora.errors import InputError
 from sleuth.corpora.records import Passage
 from sleuth.corpora.text import sentences
 from sleuth.eval.split import reporting_only
+from sleuth.retrieval.records import Retriever
 
 SHARED_CORPUS = {"nq_train": "nq", "nq_dev": "nq"}
 """Sets whose passages stand under another name."""
@@ -37,6 +38,8 @@ class QuestionSet:
     """Where the source's own sentences begin, by passage id; only for sets that mark gold sentences."""
     ranked: bool = False
     """Whether examples show gold passages where a search ranks them; otherwise anywhere among the others."""
+    retriever: Retriever | None = None
+    """What finds passages where ``passages`` are not all there are; None for BM25 over those."""
 
     def gold(self, row: Row) -> list[Passage]:
         """The gold passages, each once, in the order of the row."""
@@ -56,6 +59,8 @@ class QuestionSet:
 
     def search(self, query: str, k: int) -> list[Passage]:
         """BM25, best first."""
+        if self.retriever is not None:
+            return [hit.passage for hit in self.retriever.search([query], k)[0]]
         retriever, ids, stemmer = self._index
         import bm25s
 
@@ -84,6 +89,8 @@ WORLDS = (1001, 1002)
 ENTITIES = 120
 
 
+OWN = "own"
+"""The tasks that a recipe names with their store (`training.own`)."""
 MADE = "made_"
 """Before the name of a set: questions made by rules from its passages (`training.made`) in place of its own."""
 

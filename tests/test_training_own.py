@@ -1,0 +1,101 @@
+"""A warm start from a user's own tasks: their documents become passages, their evidence quotes, and rewards follow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.records import Document
+from sleuth.eval.split import bucket, reporting_only
+from sleuth.eval.synthesis.fictional import fictional_world
+from sleuth.eval.synthesis.make import row_of, write_rows
+from sleuth.retrieval.build import BuildSpec, build
+from sleuth.training import examples, recipe
+from sleuth.training.own import own
+from tests.tiny_model import make
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An invented world; each document begins with words that make it more than one passage."""
+    room = tmp_path_factory.mktemp("own")
+    documents, tasks = fictional_world(5, 24)
+    preface = "Nothing of note is said in these words. " * 6
+    long = [Document(d.id, preface + d.text, title=d.title) for d in documents]
+    build(long, room / "store", BuildSpec(max_words=60))
+    moved = []
+    for row in map(row_of, tasks):
+        pieces = [{**p, "start": p["start"] + len(preface), "end": p["end"] + len(preface)} for p in row["evidence"]]
+        moved.append({**row, "evidence": pieces})
+    write_rows(room / "questions.jsonl", moved)
+    return room
+
+
+def test_gold_documents_become_the_passages_that_hold_the_evidence(store: Path) -> None:
+    qa = own(store / "store", store / "questions.jsonl")
+    asked = [json.loads(line) for line in (store / "questions.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in qa.rows} == {row["id"] for row in asked if not reporting_only(row)}
+    by_id = {row["id"]: row for row in asked}
+    for row in qa.rows:
+        gold = [qa.passages[id_] for id_ in row["supporting"]]
+        assert {p.doc_id for p in gold} == set(by_id[row["id"]]["supporting"])
+        assert all(any(piece["text"] in p.text for p in gold) for piece in row["evidence"])
+    assert any("#" in id_ for row in qa.rows for id_ in row["supporting"])
+    assert qa.search(qa.rows[0]["question"], 3)[0].id != qa.search(qa.rows[-1]["question"], 3)[0].id
+
+
+def test_every_role_gets_examples_of_the_training_buckets(store: Path) -> None:
+    kinds = ("planner", "rewriter", "reflector", "alone", "answerer", "reader")
+    made = examples.build(
+        None, {kind: {"own": 40} for kind in kinds}, 0, range(4, 10),
+        own=lambda: own(store / "store", store / "questions.jsonl"),
+    )  # fmt: skip
+    assert {example.role for example in made} == {"planner", "rewriter", "reflector", "answerer"}
+    assert all(bucket({"id": example.source.split("/")[1]}) >= 4 for example in made)
+    assert {example.source.split("/")[0] for example in made} == {"own"}
+
+
+def test_a_recipe_begins_with_examples_of_its_own_tasks(tmp_path: Path, store: Path) -> None:
+    base = make(tmp_path / "base", max_position_embeddings=4096)
+    text = f"""
+name = "mine"
+base = "{base}"
+[tasks]
+store = "{store / "store"}"
+questions = "{store / "questions.jsonl"}"
+search = "bm25"
+dev = 0
+[rl]
+steps = 0
+[sft]
+rank = 2
+batch = 4
+max_tokens = 4000
+micro_tokens = 4000
+[examples.reader]
+own = 8
+"""
+    file = tmp_path / "mine.toml"
+    file.write_text(text, encoding="utf-8")
+    said: list[str] = []
+    recipe.run(str(file), str(tmp_path / "out"), progress=said.append)
+    assert "mine: 8 examples" in said and (tmp_path / "out" / "warm" / "adapter" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("change", [{"supporting": ["nowhere"]}, {"supporting": []}])
+def test_tasks_that_no_example_can_be_made_of(store: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    rows = [json.loads(line) | change for line in (store / "questions.jsonl").read_text().splitlines()]
+    write_rows(tmp_path / "q.jsonl", rows)
+    with pytest.raises(InputError, match="nowhere" if change["supporting"] else r"no task with answers and gold"):
+        own(store / "store", tmp_path / "q.jsonl")
+
+
+def test_own_examples_need_tasks_with_a_store(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text('name = "x"\n[examples.reader]\nown = 3\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"examples.reader.own needs \[tasks\] with questions and store"):
+        recipe.read(file)
