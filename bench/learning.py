@@ -135,16 +135,25 @@ def table(runs: list[dict[str, Any]]) -> str:
     rows = [
         "# Learning on an invented world",
         "",
-        f"Success (a right answer) of sampled rollouts, means of {WINDOW} steps.",
+        f"Success (a right answer) of sampled rollouts, means of {WINDOW} steps; cited: the precision of citations by span,",
+        "in the last of those steps.",
         f"Goal: from at most {START} to at least {GOAL}.",
         f"{os.cpu_count()} cores, Python {platform.python_version()}; wall-clock includes whatever else ran.",
         "",
-        "| seed | without | steps | first | last | reached at step | after, min | wall, min | CPU, min | ended |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| seed | without | steps | first | last | cited | reached at step | after, min | wall, min | CPU, min | ended |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in runs:
         after = "–" if r["reached_after_min"] is None else f"{r['reached_after_min']:.0f}"
-        course = [r["steps"], f"{r['first']:.2f}", f"{r['last']:.2f}", r["reached_at_step"] or "–", after]
+        cited = fmean(c.get("term/citation_span_precision") or 0.0 for c in r["curve"][-WINDOW:])
+        course = [
+            r["steps"],
+            f"{r['first']:.2f}",
+            f"{r['last']:.2f}",
+            f"{cited:.2f}",
+            r["reached_at_step"] or "–",
+            after,
+        ]
         cells = [r["seed"], r["without"] or "–", *course, f"{r['wall_min']:.0f}", f"{r['cpu_min']:.0f}", r["ended"]]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     for r in runs:
