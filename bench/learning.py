@@ -135,12 +135,12 @@ def table(runs: list[dict[str, Any]]) -> str:
     rows = [
         "# Learning on an invented world",
         "",
-        f"Success (a right answer) of sampled rollouts, means of {WINDOW} steps; cited: the precision of citations by span,",
-        "in the last of those steps.",
+        f"Success (a right answer) of sampled rollouts, means of {WINDOW} steps.",
+        f"Cited: the precision of citations by span, last {WINDOW} steps.",
         f"Goal: from at most {START} to at least {GOAL}.",
         f"{os.cpu_count()} cores, Python {platform.python_version()}; wall-clock includes whatever else ran.",
         "",
-        "| seed | without | steps | first | last | cited | reached at step | after, min | wall, min | CPU, min | ended |",
+        "| seed | without | steps | first | last | cited | reached at step | after, min | wall, min | CPU min | ended |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in runs:
