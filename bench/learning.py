@@ -140,7 +140,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         f"Goal: from at most {START} to at least {GOAL}.",
         f"{os.cpu_count()} cores, Python {platform.python_version()}; wall-clock includes whatever else ran.",
         "",
-        "| seed | without | steps | first | last | cited | reached at step | after, min | wall, min | CPU min | ended |",
+        "| seed | without | steps | first | last | cited | reached at step | after, min | wall min | CPU min | ended |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in runs:
