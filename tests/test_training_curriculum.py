@@ -97,6 +97,9 @@ SPEC = GuardSpec(window=3, dead=2)
         ([line(0.1)] * 9, None, ""),
         ([line(0.6)] * 4 + [line(0.2)] * 3, "collapse", "success fell from 0.600 to 0.200"),
         ([line(0.6)] * 4 + [line(0.4)] * 3, None, ""),
+        # few questions a step: success varies so much that a mean halves by chance
+        ([line(r) for r in (0.0, 0.8, 0.5, 0.7, 0.1, 0.5, 0.0)], None, ""),
+        ([line(r) for r in (0.7, 0.8, 0.7, 0.8, 0.1, 0.2, 0.0)], "collapse", "success fell from 0.767 to 0.100"),
         ([line(1.0)] * 3, "solved", "success 1.000"),
         ([line(0.4, informative=0)] * 6, "collapse", "told its rollouts apart, at success 0.400"),
         ([line(0.4), line(None, failed=8, why="search: gone"), line(None, failed=8, why="search: gone")],

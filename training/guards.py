@@ -6,9 +6,10 @@ stops exploring, by rewards that fall and do not come back, by a dead search, or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any, Literal, NamedTuple
 
 from sleuth.corpora.errors import ConfigError
@@ -20,7 +21,7 @@ class GuardSpec:
     window: int = 8
     """Steps over which means are taken."""
     drop: float = 0.5
-    """A mean success below this share of the best window's is a collapse."""
+    """A mean success below this share of the best window's, and by more than chance (`ERRORS`), is a collapse."""
     entropy: float = 0.01
     """Nats per drawn token; below it for a window, without success, the policy has stopped exploring."""
     dead: int = 3
@@ -33,6 +34,11 @@ class GuardSpec:
             raise ConfigError(
                 f"guards: expected window >= 2, dead >= 1, 0 <= drop < 1; found {self.window}, {self.dead}, {self.drop}"
             )
+
+
+ERRORS = 3.0
+"""Standard errors of the difference between two windows, from how success varies between their steps: with few
+questions a step it halves by chance, for some are harder, and the best of many windows was lucky."""
 
 
 class Verdict(NamedTuple):
@@ -56,8 +62,10 @@ def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
     now = fmean(rates[-spec.window :])
     if now >= spec.solved:
         return Verdict("solved", f"success {now:.3f} over {spec.window} steps")
-    best = max(fmean(rates[i : i + spec.window]) for i in range(len(rates) - spec.window + 1))
-    if len(rates) >= 2 * spec.window and now < (1 - spec.drop) * best:
+    windows = [rates[i : i + spec.window] for i in range(len(rates) - spec.window + 1)]
+    best = max(map(fmean, windows))
+    chance = ERRORS * math.sqrt(sum(variance(w) / spec.window for w in (max(windows, key=fmean), windows[-1])))
+    if len(rates) >= 2 * spec.window and now < (1 - spec.drop) * best and best - now > chance:
         return Verdict("collapse", f"success fell from {best:.3f} to {now:.3f} (means of {spec.window} steps)")
     recent = log[-spec.window :]
     if all(line["informative"] == 0 for line in recent) and len(log) >= 2 * spec.window:
