@@ -1,4 +1,4 @@
-"""The floor that later work must raise: every strategy with the untrained model and with the first policy.
+"""The floor and what was built on it: every strategy with the untrained model, the first policy and the shipped one.
 
 For each multi-hop set: answer, evidence, citation and cost figures on reporting rows, which no training has seen; what
 retrieval alone allows (the plain question, no model); what constrained decoding alone gains (untrained, naive-rag).
@@ -42,10 +42,13 @@ from sleuth.retrieval.store import Datastore
 
 SETS = ("hotpotqa_s", "musique_s", "hotpotqa_r1s", "morehopqa_s", "commaqa_e", "strategyqa")
 ORDER = ("decompose", "naive-rag", "iterative", "closed-book")
+POLICIES = ("shipped", "first", "untrained")
+"""Each is compared with the next, question by question."""
 SCORES = ("em", "f1", "cover_em", "evidence_recall", "answer_in_context")
 CITATIONS = ("citation_precision", "citation_support", "quote_support", "citation_valid")
 MADE = {"decompose": 3, "iterative": 3, "naive-rag": 2, "closed-book": 1}
 """Raised with each change of code that changes a strategy's answers, so that older lines are not taken for its own."""
+COMPARED = ("em", "f1", "citation_precision", "quote_support")
 COSTS = ("searches", "prompt_tokens", "completion_tokens", "seconds")
 DEPTHS = (5, 20)
 CHUNK = 32
@@ -55,7 +58,7 @@ NOTE = """# The floor
 Embedded model (SmolLM2-135M-Instruct, bf16 where the CPU has it), greedy decoding, hybrid search. Reporting rows only:
 none was used in training or in the choice of a setting. Mean [95 % bootstrap interval], n questions, scores times 100.
 Intervals are wide because the reporting rows are few; [0.0, 0.0] says that none of the n scored, not that none ever
-would. First and untrained share prompts, stores, decoding and seed.
+would. The policies share prompts, stores, decoding and seed.
 """
 
 
@@ -66,7 +69,7 @@ class Cell:
     dataset: str
     strategy: str
     policy: str
-    """``first`` or ``untrained``."""
+    """One of `POLICIES`."""
     constrain: str = "span"
 
     @property
@@ -75,7 +78,7 @@ class Cell:
 
 
 def cells(sets: Sequence[str], strategies: Sequence[str], policies: Sequence[str]) -> list[Cell]:
-    """The most informative first: the first policy on all sets, then the untrained one, then the decoding modes."""
+    """The most informative first: the newest policy on all sets, then the others, then the decoding modes."""
     plain = [Cell(d, s, p) for p in policies for s in strategies for d in sets]
     modes = [Cell(d, "naive-rag", "untrained", m) for m in ("none", "schema") for d in sets]
     return plain + (modes if "untrained" in policies and "naive-rag" in strategies else [])
@@ -156,21 +159,39 @@ def figures(cell: Cell, found: Report) -> dict[str, Any]:
 
 
 def summed(folder: Path) -> dict[str, Any]:
-    """The cells of floor.csv by key, each with its gain over the untrained model where both are there."""
-    reports = {
-        c: report_of(c, rows) for c in cells(SETS, ORDER, ("first", "untrained")) if (rows := read_rows(folder, c))
-    }
+    """The cells of floor.csv by key, each with its gains over the policy before it and over naive-rag of its own."""
+    reports = {c: report_of(c, rows) for c in cells(SETS, ORDER, POLICIES) if (rows := read_rows(folder, c))}
     kept = {cell.key: figures(cell, found) for cell, found in reports.items()}
     for cell, found in reports.items():
-        base = reports.get(dataclasses.replace(cell, policy="untrained"))
-        if cell.policy == "first" and base:
-            kept[cell.key]["gain_over_untrained"] = gains(found, base)
+        older = POLICIES[POLICIES.index(cell.policy) + 1 :][:1]
+        bases = {name: dataclasses.replace(cell, policy=name) for name in older}
+        if cell.policy == POLICIES[0] and cell.strategy in ("decompose", "iterative"):
+            bases["naive-rag"] = dataclasses.replace(cell, strategy="naive-rag")
+        kept[cell.key]["gains"] = {name: gains(found, reports[base]) for name, base in bases.items() if base in reports}
+    return kept
+
+
+def together(folder: Path) -> dict[str, Any]:
+    """Over all sets at once, by strategy: the newest policy minus the one before it, paired over questions."""
+    kept = {}
+    for strategy in ORDER:
+        found: list[dict[str, dict[str, float]]] = []
+        for policy in POLICIES[:2]:
+            made: dict[str, dict[str, float]] = {}
+            for cell in cells(SETS, [strategy], [policy]):
+                report_ = report_of(cell, read_rows(folder, cell))
+                for metric in COMPARED:
+                    values = report_.values(metric).items()
+                    made.setdefault(metric, {}).update({f"{cell.dataset}/{key}": value for key, value in values})
+            found.append(made)
+        differences = {metric: paired_difference(found[0][metric], found[1][metric]) for metric in COMPARED}
+        kept[strategy] = {metric: dataclasses.asdict(d) for metric, d in differences.items() if d}
     return kept
 
 
 def gains(ours: Report, base: Report) -> dict[str, Any]:
-    """EM and F1 of one run minus those of another, paired over questions."""
-    found = {metric: paired_difference(ours.values(metric), base.values(metric)) for metric in ("em", "f1")}
+    """What is `COMPARED` of one run minus that of another, paired over questions."""
+    found = {metric: paired_difference(ours.values(metric), base.values(metric)) for metric in COMPARED}
     return {metric: dataclasses.asdict(difference) for metric, difference in found.items() if difference}
 
 
@@ -225,35 +246,36 @@ def render(state: dict[str, Any]) -> str:
 
 
 def _overview(state: dict[str, Any]) -> list[str]:
-    """F1 alone, one line a set: the first policy, and the untrained model in brackets."""
-    found = {c: state["cells"].get(c.key) for c in cells(SETS, ORDER, ("first", "untrained")) if c.constrain == "span"}
-    rows = [
-        [d, *(" ".join(_pair(found[Cell(d, s, "first")], found[Cell(d, s, "untrained")])) for s in ORDER)] for d in SETS
-    ]
-    return ["F1 of the first policy (of the untrained model):", "", grid([["set", *ORDER], *rows]), ""]
+    """F1 alone, one line a set, the policies beside one another."""
+    rows = [[d, *(" / ".join(_f1(state, Cell(d, s, p)) for p in POLICIES) for s in ORDER)] for d in SETS]
+    lines = [f"F1 of the policies ({' / '.join(POLICIES)}):", "", grid([["set", *ORDER], *rows]), ""]
+    lines += [f"{POLICIES[0]} minus {POLICIES[1]} over all sets together, paired over questions:", ""]
+    for strategy, found in state["together"].items():
+        lines.append(f"- {strategy}: {', '.join(f'{label(m)} {_interval(m, d)}' for m, d in found.items())}")
+    return [*lines, ""]
 
 
-def _pair(first: dict[str, Any] | None, untrained: dict[str, Any] | None) -> tuple[str, str]:
-    means = [f"{100 * c['metrics']['f1']['mean']:.1f}" if c and c["questions"] else "–" for c in (first, untrained)]
-    return means[0], f"({means[1]})"
+def _f1(state: dict[str, Any], cell: Cell) -> str:
+    found = state["cells"].get(cell.key)
+    return f"{100 * found['metrics']['f1']['mean']:.1f}" if found and found["questions"] else "–"
 
 
 def _strategies(ours: list[dict[str, Any]]) -> list[str]:
     if not ours:
         return []
     order = {name: i for i, name in enumerate(ORDER)}
-    ours = sorted(ours, key=lambda c: (order[c["strategy"]], c["policy"]))
+    ours = sorted(ours, key=lambda c: (order[c["strategy"]], POLICIES.index(c["policy"])))
     parts = []
     for metrics in (SCORES, (*CITATIONS, *COSTS)):
         head = ["strategy", "policy", "n", *map(label, metrics)]
         rows = [[c["strategy"], c["policy"], str(c["questions"]), *(_shown(c, m) for m in metrics)] for c in ours]
         parts += [grid([head, *rows]), ""]
-    paired = [c for c in ours if c.get("gain_over_untrained")]
+    paired = [(c, base, found) for c in ours for base, found in c["gains"].items()]
     if paired:
-        parts += ["First policy minus untrained, paired over questions:", ""]
-        for c in paired:
-            differences = [f"{label(m)} {_interval(m, found)}" for m, found in c["gain_over_untrained"].items()]
-            parts.append(f"- {c['strategy']}: {', '.join(differences)}")
+        parts += ["Differences, paired over questions:", ""]
+        for c, base, found in paired:
+            differences = [f"{label(m)} {_interval(m, difference)}" for m, difference in found.items()]
+            parts.append(f"- {c['policy']} minus {base}, {c['strategy']}: {', '.join(differences)}")
         parts.append("")
     return parts
 
@@ -314,7 +336,7 @@ async def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="questions of a set at most")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--strategies", nargs="+", choices=ORDER, default=ORDER)
-    parser.add_argument("--policies", nargs="+", choices=("first", "untrained"), default=("first", "untrained"))
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/floor"), help="stores and episodes")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
@@ -354,6 +376,7 @@ def save(given: argparse.Namespace, retrieval: dict[str, Any] | None = None) -> 
         "concurrency": given.concurrency,
         "limit": given.limit,
         "cells": summed(given.results),
+        "together": together(given.results),
         "retrieval": {**kept, **(retrieval or {})},
     }
     report.replace(path, json.dumps(state, ensure_ascii=False, indent=1, allow_nan=False) + "\n")

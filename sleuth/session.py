@@ -34,7 +34,7 @@ class Session:
 
     @classmethod
     def open(
-        cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "first", **changes: Any
+        cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "default", **changes: Any
     ) -> Session:
         """The parts by name: a store's folder, the address that serves it or a sources file, and what ``--policy`` and
         ``--adapter`` take; the rest as fields."""

@@ -96,11 +96,11 @@ def test_pip_that_fails_is_quoted(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sleuth.agents.policy.ADAPTERS", tmp_path)
     assert open_policy("embedded").name == open_policy("embedded:untrained").name == "embedded:untrained"
-    (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "adapter_config.json").write_text("{}")
-    assert open_policy("embedded").name == open_policy("embedded:first").name == "embedded:first"
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "adapter_config.json").write_text("{}")
+    assert open_policy("embedded").name == open_policy("embedded:shipped").name == "embedded:shipped"
     assert open_policy("embedded", adapter="none").name == "embedded:untrained"
-    assert open_policy("embedded", constrain="none").name == "embedded:first constrain=none"
+    assert open_policy("embedded", constrain="none").name == "embedded:shipped constrain=none"
     assert open_policy("some-org/a.model").name == "some-org/a.model:untrained"
     assert open_policy(str(tmp_path)).name == f"{tmp_path.name}:untrained"
     remote = open_policy("http://127.0.0.1:1/v1#m")
@@ -110,7 +110,7 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             open_policy(spec)
     with pytest.raises(ConfigError, match="expected one of span, schema, none, found 'maybe'"):
         open_policy("embedded", constrain="maybe")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"adapter 'nope': .*one that is shipped: first"):
+    with pytest.raises(ConfigError, match=r"adapter 'nope': .*one that is shipped: shipped"):
         open_policy("embedded:nope")
 
 
@@ -167,3 +167,13 @@ def test_what_a_page_spells_never_becomes_a_control_token(text: str, tmp_path: P
         return sum(token in controls for token in prompt)
 
     assert count(text) == count("hi") > 0
+
+
+def test_a_users_own_model_gets_no_adapter_of_ours_by_default(tmp_path: Path) -> None:
+    from sleuth.commands.asking import ADAPTER, adapter_of
+    from sleuth.session import Session
+
+    (tmp_path / "model").mkdir()
+    for adapter in (adapter_of(ADAPTER), Session.open.__kwdefaults__["adapter"]):
+        assert open_policy(str(tmp_path / "model"), adapter=adapter).name == "model:untrained"
+        assert open_policy("embedded", adapter=adapter).name == "embedded:shipped"

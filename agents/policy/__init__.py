@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ADAPTERS = Path(__file__).resolve().parent.parent / "adapters"
 """LoRA adapters that are shipped, one folder each."""
 
-DEFAULT = "first"
+DEFAULT = "shipped"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 EXAMPLES = """expected one of
   embedded                                the embedded model with the adapter that is shipped

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 NAMES = ", ".join(STRATEGIES)
 OUT = Path("runs/ask.jsonl")
-ADAPTER = "first"
+ADAPTER = "default"
 PolicyOption = Annotated[
     str, typer.Option(help="embedded, a model folder or hub id, or URL#model for an OpenAI-compatible server.")
 ]
 AdapterOption = Annotated[
-    str, typer.Option(help="LoRA adapter of a local model: a shipped one's name, a folder, or none.")
+    str,
+    typer.Option(help="LoRA adapter of a local model: a name of ours, a folder, none, or default (ours, if embedded)."),
 ]
 
 
