@@ -207,7 +207,7 @@ def test_what_is_wrong_with_the_file_is_said(tmp_path: Path, text: str, message:
 
 def test_the_shipped_matrix_is_one() -> None:
     found = matrix.read(Path(__file__).parent.parent / "recipes" / "matrix.toml", limit=5, data=None)
-    assert (len(found.benchmarks), len(found.strategies), len(found.policies), found.limit) == (6, 4, 2, 5)
+    assert (len(found.benchmarks), len(found.strategies), len(found.policies), found.limit) == (6, 4, 3, 5)
 
 
 def test_the_command_shows_the_plan_and_refuses_what_it_would_ignore(folder: Path) -> None:
