@@ -86,6 +86,27 @@ own = 8
     assert "mine: 8 examples" in said and (tmp_path / "out" / "warm" / "adapter" / "adapter_config.json").is_file()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decomposition": [{"question": "Who?", "passage": 3}], "evidence": "none"},
+        {"decomposition": ["Who?", "Where is #1?"], "evidence": [{"document": 1}, 7]},
+        {"decomposition": [{"question": "Who?", "answer": "x", "passage": None}], "evidence": None},
+        {"decomposition": {}, "hops": None},
+    ],
+)
+def test_what_a_row_says_of_its_look_ups_may_be_missing_or_odd(
+    store: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    rows = [json.loads(line) | change for line in (store / "questions.jsonl").read_text().splitlines()]
+    write_rows(tmp_path / "q.jsonl", rows)
+    qa = own(store / "store", tmp_path / "q.jsonl")
+    assert all(row["hops"] >= 1 and set(row["supporting"]) <= set(qa.passages) for row in qa.rows)
+    counts = {kind: {"own": 9} for kind in ("planner", "rewriter", "reflector", "alone", "answerer", "reader")}
+    for example in examples.build(None, counts, 0, range(4, 10), own=lambda: qa):
+        assert example.completion.startswith("{")
+
+
 @pytest.mark.parametrize("change", [{"supporting": ["nowhere"]}, {"supporting": []}])
 def test_tasks_that_no_example_can_be_made_of(store: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     rows = [json.loads(line) | change for line in (store / "questions.jsonl").read_text().splitlines()]

@@ -19,7 +19,7 @@ from sleuth.eval.synthesis.make import Synthesis, facts_of, row_of
 from sleuth.eval.synthesis.training import decontaminated
 from sleuth.eval.synthesis.wording import grammar
 from sleuth.retrieval.records import Filter, Hit
-from sleuth.training.sets import QuestionSet
+from sleuth.training.sets import MADE, QuestionSet
 
 MOST = 500
 """Questions of a corpus: the kinds take turns, and beyond some hundreds only comparisons are left."""
@@ -31,7 +31,7 @@ def made(qa: QuestionSet, data: str | Path, seed: int = 0) -> QuestionSet:
     tasks = Synthesis(facts_of(lambda stage: corpus.documents(), rules), rules, corpus, tuple(KINDS), seed).take(MOST)
     reporting = [task for task in loader(qa.name)(data) if is_reporting(task)]
     kept, _ = decontaminated(tasks, reporting)
-    return dataclasses.replace(qa, name=f"made_{qa.name}", rows=[row_of(task) for task in kept])
+    return dataclasses.replace(qa, name=MADE + qa.name, rows=[row_of(task) for task in kept])
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,22 +52,31 @@ def _parts(store: Datastore, doc_ids: Sequence[str]) -> dict[str, list[Passage]]
 
 
 def _row(task: Task, parts: Mapping[str, Sequence[Passage]]) -> dict[str, Any]:
-    """The task as a row whose gold are passages."""
+    """The task as a row whose gold are passages; look-ups without a question or an answer are all left out."""
     row = row_of(task)
-    marked: list[Mapping[str, Any]] = list(row.get("evidence") or ())
+    marked = [piece if _has(piece, "document", "text") else {} for piece in _listed(row.get("evidence"))]
+    given = _listed(row.get("decomposition"))
     steps, places = [], {}
-    for n, step in enumerate(s for s in row.get("decomposition") or () if isinstance(s, Mapping)):
-        document = str(step.get("passage"))
-        if document in parts:
-            shown = [piece["text"] for piece in marked[n : n + 1] if piece["document"] == document]
-            step = {**step, "passage": _holding(parts[document], [*shown, step["answer"]])}
-            places[step["passage"]] = document
-        steps.append(step)
+    for n, step in enumerate(given if all(_has(step, "question", "answer") for step in given) else ()):
+        document, passage = step.get("passage"), ""
+        if document in task.supporting:
+            shown = [piece["text"] for piece in marked[n : n + 1] if piece.get("document") == document]
+            passage = _holding(parts[document], [*shown, step["answer"]])
+            places[passage] = document
+        steps.append({**step, "passage": passage})
     for document in task.supporting:
         if document not in places.values():
-            shown = [piece["text"] for piece in marked if piece["document"] == document]
+            shown = [piece["text"] for piece in marked if piece.get("document") == document]
             places[_holding(parts[document], [*shown, *task.answers])] = document
     return {**row, "supporting": list(places), "hops": task.hops or len(task.supporting), "decomposition": steps}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _has(value: Any, *keys: str) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in keys)
 
 
 def _holding(document: Sequence[Passage], needles: Sequence[str]) -> str:
