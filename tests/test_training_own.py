@@ -115,6 +115,18 @@ def test_tasks_that_no_example_can_be_made_of(store: Path, tmp_path: Path, chang
         own(store / "store", tmp_path / "q.jsonl")
 
 
+def test_rows_that_give_no_example_are_said_before_anything_is_written(tmp_path: Path, store: Path) -> None:
+    rows = [json.loads(line) | {"answers": ["nowhere to be found"], "decomposition": []}
+            for line in (store / "questions.jsonl").read_text().splitlines()]  # fmt: skip
+    write_rows(tmp_path / "q.jsonl", rows)
+    file = tmp_path / "r.toml"
+    where = f'store = "{store / "store"}"\nquestions = "{tmp_path / "q.jsonl"}"'
+    file.write_text(f'name = "x"\n[examples.reader]\nown = 3\n[tasks]\n{where}\n[rl]\nsteps = 0\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"x: no example could be made of reader\.own: rows need an answer"):
+        recipe.run(str(file), str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "warm" / "recipe.json").exists()
+
+
 def test_own_examples_need_tasks_with_a_store(tmp_path: Path) -> None:
     file = tmp_path / "r.toml"
     file.write_text('name = "x"\n[examples.reader]\nown = 3\n', encoding="utf-8")

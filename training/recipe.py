@@ -175,6 +175,12 @@ def _supervised(
     from sleuth.training.sft import train
 
     examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS, recipe.ranked, own)
+    if not examples:
+        asked = ", ".join(f"{role}.{name}" for role, sets in recipe.examples.items() for name in sets)
+        raise InputError(
+            f"{recipe.name}: no example could be made of {asked or 'nothing'}: rows need an answer that stands in a "
+            "gold passage and, for several look-ups, a decomposition"
+        )
     _settle(folder, {**dataclasses.asdict(recipe), "num_examples": len(examples)}, resume)
     progress(f"{recipe.name}: {len(examples)} examples")
     base = model_path() if recipe.base == "embedded" else recipe.base
