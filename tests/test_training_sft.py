@@ -398,4 +398,7 @@ def test_recipes_that_start_from_one_another_are_read_before_any_is_trained(tmp_
     write(tmp_path / "b.toml", 'name = "b"\nstart = "a.toml"')
     with pytest.raises(ConfigError, match=r"a\.toml: starts from itself, by way of b\.toml"):
         recipe.run(str(tmp_path / "a.toml"), str(tmp_path / "out"))
+    write(tmp_path / "b.toml", 'name = "b"\n[sft]\nrank = 0')
+    with pytest.raises(ConfigError, match=r"a\.toml: start: b\.toml ends without an adapter"):
+        recipe.run(str(tmp_path / "a.toml"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

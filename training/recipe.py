@@ -82,7 +82,8 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
         raise ConfigError(
             f"{path}: sft.rank 0 trains a whole model, but rewards go on from an adapter: expected over 0"
         )
-    if learned and not learned.offline and learned.spec.steps < (not data.get("examples")):
+    least = 0 if data.get("examples") else 1
+    if learned and not learned.offline and learned.spec.steps < least:
         raise ConfigError(f"{path}: rl.steps: expected at least 1, 0 only with [examples]; found {learned.spec.steps}")
     for role, sets in data.get("examples", {}).items():
         if OWN in sets and not (learned and learned.tasks.store):
@@ -141,8 +142,12 @@ def _readable(path: Path) -> None:
     while path.suffix == ".toml":
         if path.resolve() in met:
             raise ConfigError(f"{met[0]}: starts from itself, by way of {', '.join(p.name for p in met[1:]) or 'none'}")
+        found = read(path)
+        whole = (found.rl.spec.rank if found.rl else found.sft.rank) == 0
+        if met and (whole or (found.rl and found.rl.spec.steps == 0)):
+            raise ConfigError(f"{met[-1]}: start: {path.name} ends without an adapter of its own (rank 0, or steps 0)")
         met.append(path.resolve())
-        path = path.parent / read(path).start
+        path = path.parent / found.start
 
 
 def _before(recipe: Recipe, path: str, folder: Path, data: str | None, progress: Progress) -> None:
