@@ -100,6 +100,11 @@ SPEC = GuardSpec(window=3, dead=2)
         # few questions a step: success varies so much that a mean halves by chance
         ([line(r) for r in (0.0, 0.8, 0.5, 0.7, 0.1, 0.5, 0.0)], None, ""),
         ([line(r) for r in (0.7, 0.8, 0.7, 0.8, 0.1, 0.2, 0.0)], "collapse", "success fell from 0.767 to 0.100"),
+        # harder questions are drawn: the held-out ones, which stay the same, say that nothing fell
+        ([line(0.6, dev_success=0.3)] + [line(0.6)] * 3 + [line(0.2, dev_success=0.3)] + [line(0.2)] * 2, None, ""),
+        ([line(0.6, dev_success=0.3)] + [line(0.6)] * 3 + [line(0.2, dev_success=0.1)] + [line(0.2)] * 2,
+         "collapse", "success fell from 0.600 to 0.200"),
+        ([line(0.6, dev_success=0.3)] + [line(0.6)] * 3 + [line(0.2)] * 3, "collapse", "success fell"),
         ([line(1.0)] * 3, "solved", "success 1.000"),
         ([line(0.4, informative=0)] * 6, "collapse", "told its rollouts apart, at success 0.400"),
         ([line(0.4), line(None, failed=8, why="search: gone"), line(None, failed=8, why="search: gone")],

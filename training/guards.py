@@ -21,7 +21,8 @@ class GuardSpec:
     window: int = 8
     """Steps over which means are taken."""
     drop: float = 0.5
-    """A mean success below this share of the best window's, and by more than chance (`ERRORS`), is a collapse."""
+    """A mean success below this share of the best window's, and by more than chance (`ERRORS`), is a collapse, unless
+    the held-out questions, asked twice at least, are answered as before."""
     entropy: float = 0.01
     """Nats per drawn token; below it for a window, without success, the policy has stopped exploring."""
     dead: int = 3
@@ -48,7 +49,7 @@ class Verdict(NamedTuple):
 
 def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
     """``log``: the lines of the steps so far, each with ``success`` (None when all failed), ``entropy`` (None without
-    an update), ``informative`` (groups), ``failed`` and ``episodes``."""
+    an update), ``informative`` (groups), ``failed`` and ``episodes``, and ``dev_success`` where it was measured."""
     if not spec.on or not log:
         return None
     last = log[-spec.dead :]
@@ -65,7 +66,8 @@ def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
     windows = [rates[i : i + spec.window] for i in range(len(rates) - spec.window + 1)]
     best = max(map(fmean, windows))
     chance = ERRORS * math.sqrt(sum(variance(w) / spec.window for w in (max(windows, key=fmean), windows[-1])))
-    if len(rates) >= 2 * spec.window and now < (1 - spec.drop) * best and best - now > chance:
+    fell = len(rates) >= 2 * spec.window and now < (1 - spec.drop) * best and best - now > chance
+    if fell and not _holds(log, spec):
         return Verdict("collapse", f"success fell from {best:.3f} to {now:.3f} (means of {spec.window} steps)")
     recent = log[-spec.window :]
     if all(line["informative"] == 0 for line in recent) and len(log) >= 2 * spec.window:
@@ -75,6 +77,13 @@ def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
         seen = f"entropy under {spec.entropy} for {spec.window} steps (last {spread[-1]:.4f}), success {now:.3f}"
         return Verdict("collapse", f"{seen} after {best:.3f}")
     return None
+
+
+def _holds(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> bool:
+    """Whether the held-out questions say that nothing fell. They stay the same, while a curriculum sets solved ones
+    aside and asks harder ones, so that success falls under a policy that gets better."""
+    rates = [line["dev_success"] for line in log if line.get("dev_success") is not None]
+    return len(rates) > 1 and rates[-1] >= (1 - spec.drop) * max(rates)
 
 
 def best_step(log: Sequence[Mapping[str, Any]], window: int) -> int | None:
