@@ -50,13 +50,20 @@ def following(trace: Trace, strategy: Strategy) -> str:
             return "searcher"
         another = trace.goal() < len(trace.goals())
         return next(r for r in roles if r in ("rewriter", "searcher")) if another else "answerer"
-    if done == "searcher" and trace.closing():
+    if done == "searcher" and (trace.closing() or _last_search(trace, strategy)):
         return "answerer"
     return roles[roles.index(done) + 1] if done else roles[0]
 
 
 def _goes_on_reading(trace: Trace, strategy: Strategy) -> bool:
     return not ends_goal(trace.steps[-1]) and bool(trace.unread(strategy.k))
+
+
+def _last_search(trace: Trace, strategy: Strategy) -> bool:
+    """With a fixed number of searches a reading after the last one decides nothing: the answerer reads it."""
+    goal = trace.goal()
+    fixed = 1 < strategy.least == strategy.turns
+    return fixed and goal == len(trace.goals()) - 1 and len(trace.tried(goal)) >= strategy.turns
 
 
 def route(trace: Trace, context: Context, now: float) -> str:

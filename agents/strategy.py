@@ -30,6 +30,8 @@ class Strategy:
     """Passages the answerer reads."""
     turns: int = 1
     """Searches per goal at most."""
+    least: int = 1
+    """Searches per goal at least: what a reading answers sooner is noted, and the search goes on with its quote."""
     max_goals: int = 4
     """Steps of a plan at most; what the planner writes beyond is cut and said so in the step."""
 
@@ -42,6 +44,9 @@ STRATEGIES: dict[str, Strategy] = {
     # A reason-search loop in the manner of IRCoT (arXiv 2212.10509) and Search-R1 (arXiv 2503.09516): each reading
     # words the next query. Differs: reading and querying are two roles, and both are decoded under a schema.
     "iterative": Strategy("iterative", rewrite=True, reflect="goal", k=4, turns=3),
+    # Retrieval and reading in turn, a fixed number of times (ITER-RETGEN, arXiv 2305.15294): each search asks the
+    # question with what the last reading found. Differs: a sentence quoted from a passage stands for generated text.
+    "iter-retgen": Strategy("iter-retgen", reflect="goal", turns=2, least=2),
     # One paragraph at a time, as the single-paragraph reader of Min et al. 2019 (arXiv 1906.02900): what a small reader
     # does well. Differs: it stops at the first paragraph that answers, and hands on the sentence of a hop before it.
     "close-reading": Strategy("close-reading", rewrite=True, reflect="passage", k=5, read=2, turns=2),
@@ -61,7 +66,12 @@ def strategy(name: str, **changes: Any) -> Strategy:
             known = [k for k in types if k != "name"]
             raise ConfigError(f"unknown strategy key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
         _check(key, value, types[key])
-    return dataclasses.replace(STRATEGIES[name], **changes)
+    made = dataclasses.replace(STRATEGIES[name], **changes)
+    if made.least > made.turns:
+        raise ConfigError(f"strategy key 'least' must be at most 'turns'; found {made.least} and {made.turns}")
+    if made.least > 1 and made.reflect != "goal":
+        raise ConfigError(f"strategy key 'least' above 1 needs 'reflect' = 'goal'; found {made.reflect!r}")
+    return made
 
 
 def _check(key: str, value: Any, kind: Any) -> None:

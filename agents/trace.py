@@ -15,6 +15,8 @@ from sleuth.corpora.records import Passage
 
 UNKNOWN = "unknown"
 """What a reader answers when the passages before it do not hold the answer."""
+LEAD_CHARS = 300
+"""Of a passage that nothing was quoted from, how much a further search takes along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +99,24 @@ class Trace:
         return queries
 
     def query(self) -> str:
-        """What to search now: the rewriter's words where they are newer than the last search, else the goal."""
+        """What to search now: the rewriter's words where they are newer than the last search, else the goal, after a
+        search of it with what was quoted last (or else with what stood first)."""
         for step in reversed(self.steps):
             if step.role == "searcher":
                 break
             if step.role == "rewriter" and step.parsed.get("query"):
                 return str(step.parsed["query"])
-        goals = self.goals()
-        return self.resolved(min(self.goal(), len(goals) - 1))
+        goal = min(self.goal(), len(self.goals()) - 1)
+        return " ".join([self.resolved(goal), *self._lead(goal)])
+
+    def _lead(self, goal: int) -> list[str]:
+        """Title and words of the passage that a further search of a goal starts from; none before the first."""
+        if not self.tried(goal):
+            return []
+        noted = [note for note in self.notes() if note.goal == goal and note.quote]
+        if noted:
+            return [self.passages()[noted[-1].passage_id].title, noted[-1].quote]
+        return [text for p in self.latest(1) for text in (p.title, p.text[:LEAD_CHARS])]
 
     def passages(self) -> dict[str, Passage]:
         return {passage.id: passage for step in self.steps for passage in step.passages}
@@ -138,8 +150,8 @@ class Trace:
     def evidence(self, k: int, quoted: bool = False) -> list[Passage]:
         """The k passages an answerer should read, each once.
 
-        First those whose note carries its answer, with ``quoted`` then those with any note, then what the question
-        itself found when a plan is worked off, then by reciprocal rank over all searches.
+        First those whose note carries its answer, with ``quoted`` then those with any note, then what a search found
+        that no reading followed, then by reciprocal rank over all searches.
         """
         scores: dict[str, float] = {}
         for ids in self.found():
@@ -147,10 +159,10 @@ class Trace:
                 scores[passage_id] = scores.get(passage_id, 0.0) + 1.0 / (60 + rank)
         noted = [note.passage_id for note in self.notes() if self.carried(note)]
         noted += [note.passage_id for note in self.notes() if quoted and note.quote]
-        closing = self.found()[-1] if self.closing() and self.found() else []
+        unread = self.found()[-1] if self.found() and self.steps[-1].role == "searcher" else []
         ranked = sorted(scores, key=lambda i: (-scores[i], i))
         passages = self.passages()
-        return [passages[i] for i in dict.fromkeys([*noted, *closing, *ranked])][:k]
+        return [passages[i] for i in dict.fromkeys([*noted, *unread, *ranked])][:k]
 
 
 def ends_goal(step: Step) -> bool:

@@ -52,6 +52,7 @@ def test_a_search_notes_the_dates_of_its_sources_where_they_have_one() -> None:
         ("naive-rag", ["searcher", "answerer"]),
         ("iterative", ["rewriter", "searcher", "reflector", "answerer"]),
         ("close-reading", ["rewriter", "searcher", "reflector", "answerer"]),
+        ("iter-retgen", ["searcher", "reflector", "searcher", "answerer"]),
         ("decompose", ["planner", *["rewriter", "searcher", "reflector"] * 2, "searcher", "answerer"]),
     ],
 )
@@ -115,6 +116,33 @@ def test_a_query_is_not_searched_twice_for_one_goal() -> None:
     store = FilmStore()
     run("iterative", policy=ScriptedPolicy(stuck), store=store)
     assert store.batches == [["jaws"], [QUESTION], [f"{QUESTION} {FILM}"]]
+
+
+def test_a_fixed_number_of_searches_each_with_what_the_last_reading_found() -> None:
+    def reading_all(messages: Any) -> Any:
+        given = reply(messages)
+        return {**given, "answer": "Jaws"} if messages[0].content == reflector.PROMPT else given
+
+    store = FilmStore()
+    episode = run("iter-retgen", policy=ScriptedPolicy(reading_all), store=store)
+    assert store.batches == [[QUESTION], [f"{QUESTION} Jaws (film) {FILM}"]]  # answered at once, searched once more
+    (note,) = Trace(QUESTION, episode.steps).notes()
+    assert note.answer == "Jaws" and not note.done
+    shown = episode.steps[-1].parsed["shown"]
+    assert shown[0] == note.passage_id  # what the reading chose comes first, then what the last search found
+    last = [hit["passage_id"] for hit in episode.steps[2].calls[0].result]
+    assert shown[1:] == [i for i in last if i != note.passage_id]
+
+
+def test_where_nothing_was_quoted_the_next_search_starts_from_the_best_passage() -> None:
+    def lost(messages: Any) -> Any:
+        given = reply(messages)
+        return {"answer": "unknown", "quote": ""} if messages[0].content == reflector.PROMPT else given
+
+    store = FilmStore()
+    run("iter-retgen", policy=ScriptedPolicy(lost), store=store)
+    best = store._rank(QUESTION)[0].passage
+    assert store.batches[1] == [f"{QUESTION} {best.title} {best.text}"]
 
 
 def test_a_goal_ends_when_no_query_is_left_to_try() -> None:
@@ -372,6 +400,10 @@ def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:
         strategy("iterative", k="3")
     with pytest.raises(ConfigError, match="'k' must be at least 1; found 0"):
         strategy("iterative", k=0)
+    with pytest.raises(ConfigError, match="'least' must be at most 'turns'; found 4 and 3"):
+        strategy("iterative", least=4)
+    with pytest.raises(ConfigError, match="needs 'reflect' = 'goal'; found 'passage'"):
+        strategy("close-reading", least=2)
     assert strategy("naive-rag", k=7).k == 7
 
 

@@ -56,7 +56,8 @@ def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
     quote = next(iter(strings(reply.get("quote"))), "")
     answer = next(iter(strings(reply.get("answer"))), UNKNOWN)
     place = locate(quote, passages) if quote else None
-    last = len(trace.tried(goal)) >= context.strategy.turns
+    tried = len(trace.tried(goal))
+    enough, last = tried >= context.strategy.least, tried >= context.strategy.turns
     left = context.strategy.reflect == "passage" and len(trace.unread(context.strategy.k)) > 1
     note = {
         "goal": goal,
@@ -64,7 +65,7 @@ def read(text: str, trace: Trace, context: Context) -> dict[str, Any]:
         "quote": place.quote if place else "",
         "passage_id": place.passage_id if place else "",
         "answer": answer,
-        "done": answer.lower() != UNKNOWN or (last and not left),
+        "done": (answer.lower() != UNKNOWN and enough) or (last and not left),
     }
     return {"answer": answer, "quote": quote, "note": note, "shown": [p.id for p in passages]}
 
