@@ -41,14 +41,16 @@ from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.store import Datastore
 
 SETS = ("hotpotqa_s", "musique_s", "hotpotqa_r1s", "morehopqa_s", "commaqa_e", "strategyqa")
-ORDER = ("decompose", "naive-rag", "iterative", "closed-book")
+ORDER = ("decompose", "iter-retgen", "naive-rag", "iterative", "closed-book")
+LOOPS = ("decompose", "iter-retgen", "iterative")
+"""Compared with naive-rag, a single search, under the newest policy."""
 POLICIES = ("shipped", "first", "untrained")
 """Each is compared with the next, question by question."""
 SCORES = ("em", "f1", "cover_em", "evidence_recall", "answer_in_context")
 CITATIONS = ("citation_precision", "citation_support", "quote_support", "citation_valid")
-MADE = {"decompose": 3, "iterative": 3, "naive-rag": 2, "closed-book": 1}
+MADE = {"decompose": 3, "iter-retgen": 1, "iterative": 3, "naive-rag": 2, "closed-book": 1}
 """Raised with each change of code that changes a strategy's answers, so that older lines are not taken for its own."""
-COMPARED = ("em", "f1", "citation_precision", "quote_support")
+COMPARED = ("em", "f1", "evidence_recall", "citation_precision", "quote_support")
 COSTS = ("searches", "prompt_tokens", "completion_tokens", "seconds")
 DEPTHS = (5, 20)
 CHUNK = 32
@@ -165,28 +167,35 @@ def summed(folder: Path) -> dict[str, Any]:
     for cell, found in reports.items():
         older = POLICIES[POLICIES.index(cell.policy) + 1 :][:1]
         bases = {name: dataclasses.replace(cell, policy=name) for name in older}
-        if cell.policy == POLICIES[0] and cell.strategy in ("decompose", "iterative"):
+        if cell.policy == POLICIES[0] and cell.strategy in LOOPS:
             bases["naive-rag"] = dataclasses.replace(cell, strategy="naive-rag")
         kept[cell.key]["gains"] = {name: gains(found, reports[base]) for name, base in bases.items() if base in reports}
     return kept
 
 
 def together(folder: Path) -> dict[str, Any]:
-    """Over all sets at once, by strategy: the newest policy minus the one before it, paired over questions."""
-    kept = {}
-    for strategy in ORDER:
-        found: list[dict[str, dict[str, float]]] = []
-        for policy in POLICIES[:2]:
-            made: dict[str, dict[str, float]] = {}
-            for cell in cells(SETS, [strategy], [policy]):
+    """Over all sets at once, by strategy, paired over questions: the newest policy minus the one before it, and under
+    the newest policy each loop minus the single search."""
+    new, old = POLICIES[:2]
+    return {
+        f"{new} minus {old}": {s: _difference(folder, (s, new), (s, old)) for s in ORDER},
+        f"minus naive-rag, {new}": {s: _difference(folder, (s, new), ("naive-rag", new)) for s in LOOPS},
+    }
+
+
+def _difference(folder: Path, ours: tuple[str, str], base: tuple[str, str]) -> dict[str, Any]:
+    """What is `COMPARED` of one strategy under one policy minus that of another."""
+    found: list[dict[str, dict[str, float]]] = []
+    for strategy, policy in (ours, base):
+        made: dict[str, dict[str, float]] = {metric: {} for metric in COMPARED}
+        for cell in cells(SETS, [strategy], [policy]):
+            if cell.constrain == "span":
                 report_ = report_of(cell, read_rows(folder, cell))
                 for metric in COMPARED:
-                    values = report_.values(metric).items()
-                    made.setdefault(metric, {}).update({f"{cell.dataset}/{key}": value for key, value in values})
-            found.append(made)
-        differences = {metric: paired_difference(found[0][metric], found[1][metric]) for metric in COMPARED}
-        kept[strategy] = {metric: dataclasses.asdict(d) for metric, d in differences.items() if d}
-    return kept
+                    made[metric] |= {f"{cell.dataset}/{key}": v for key, v in report_.values(metric).items()}
+        found.append(made)
+    differences = {metric: paired_difference(found[0][metric], found[1][metric]) for metric in COMPARED}
+    return {metric: dataclasses.asdict(d) for metric, d in differences.items() if d}
 
 
 def gains(ours: Report, base: Report) -> dict[str, Any]:
@@ -249,10 +258,13 @@ def _overview(state: dict[str, Any]) -> list[str]:
     """F1 alone, one line a set, the policies beside one another."""
     rows = [[d, *(" / ".join(_f1(state, Cell(d, s, p)) for p in POLICIES) for s in ORDER)] for d in SETS]
     lines = [f"F1 of the policies ({' / '.join(POLICIES)}):", "", grid([["set", *ORDER], *rows]), ""]
-    lines += [f"{POLICIES[0]} minus {POLICIES[1]} over all sets together, paired over questions:", ""]
-    for strategy, found in state["together"].items():
-        lines.append(f"- {strategy}: {', '.join(f'{label(m)} {_interval(m, d)}' for m, d in found.items())}")
-    return [*lines, ""]
+    for what, strategies in state["together"].items():
+        lines += [f"Over all sets together, paired over questions, {what}:", ""]
+        for strategy, found in strategies.items():
+            if found:
+                lines.append(f"- {strategy}: {', '.join(f'{label(m)} {_interval(m, d)}' for m, d in found.items())}")
+        lines.append("")
+    return lines
 
 
 def _f1(state: dict[str, Any], cell: Cell) -> str:
