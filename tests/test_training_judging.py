@@ -13,7 +13,7 @@ import pytest
 from sleuth.agents.records import Episode, Message, PolicyError
 from sleuth.corpora.errors import ConfigError
 from sleuth.eval.records import Task
-from sleuth.training.groups import grade_group
+from sleuth.training.groups import grade_groups
 from sleuth.training.judging import asking
 from sleuth.training.rewards import Graded, RewardSpec, Term, grade
 from tests.eval_episodes import episode
@@ -55,13 +55,39 @@ def test_equal_answers_are_asked_about_once_in_a_run_and_those_that_decline_neve
     policy = ScriptedPolicy(literal)
     ask = asking(SPEC, tmp_path / "verdicts.jsonl", policy)
     episodes = [PERFECT, PERFECT, answered("Jaws", []), answered("Jaws", GOLD), answered("unknown", [])]
-    group = grade_group(TASK, episodes, SPEC, lambda task, failed: None, ask)
+    (group,) = grade_groups([(TASK, episodes)], SPEC, lambda failed: [None] * len(failed), ask)
     assert len(policy.seen) == 2 and [g.reward for g in group.graded] == [pytest.approx(1.0)] * 2 + [0.0] * 3
     ask([(TASK, PERFECT)])
     assert len(policy.seen) == 2
     again = ScriptedPolicy(lambda messages: AssertionError("asked again"))
     taken = asking(SPEC, tmp_path / "verdicts.jsonl", again)([(TASK, PERFECT)])  # a run that goes on
     assert grade(TASK, PERFECT, SPEC, taken).reward == pytest.approx(1.0)
+
+
+def test_all_groups_of_a_step_are_judged_at_once_and_a_true_trajectory_is_judged_too() -> None:
+    other = dataclasses.replace(TASK, id="other", answers=("Jaws",))
+    asked: list[int] = []
+    policy = ScriptedPolicy(literal)
+    by = asking(SPEC, policy=policy)
+
+    def counted(pairs: Sequence[tuple[Task, Episode]]) -> Any:
+        asked.append(len(pairs))
+        return by(pairs)
+
+    taught: list[list[str]] = []
+
+    def teach(failed: Any) -> list[Episode | None]:
+        taught.append([task.id for task, _ in failed])
+        return [PERFECT if task is TASK else None for task, _ in failed]
+
+    wrong = answered("Spielberg", GOLD)
+    first, second, third = grade_groups(
+        [(TASK, [PERFECT, wrong]), (TASK, [wrong, wrong]), (other, [PERFECT])], SPEC, teach, counted
+    )
+    assert asked == [5, 1] and taught == [[TASK.id, "other"]]  # all answers, then what was taught
+    assert first.truth is None and [bool(g.success) for g in first.graded] == [True, False]
+    assert second.truth is PERFECT and second.truth_graded and second.truth_graded.reward == pytest.approx(1.0)
+    assert third.truth is None
 
 
 def test_a_judge_that_cannot_be_had_leaves_no_reward_and_is_asked_again() -> None:

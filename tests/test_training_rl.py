@@ -285,7 +285,7 @@ def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder:
 
 def test_a_hinted_answer_is_trained_on_under_the_prompt_without_the_hint(engine: EmbeddedPolicy, folder: Path) -> None:
     from sleuth.agents.records import PolicyError, Sampling
-    from sleuth.training.groups import grade_group, samples
+    from sleuth.training.groups import grade_groups, samples
     from sleuth.training.inject import teacher
     from sleuth.training.rollouts import ask
     from sleuth.training.samples import Masks
@@ -294,7 +294,7 @@ def test_a_hinted_answer_is_trained_on_under_the_prompt_without_the_hint(engine:
     rolled = ask(parts, SPEC.rollout, [(TASKS[0], 1), (TASKS[0], 2)], Sampling(1.0))
     masks, reward, guide = Masks(engine.tokens), RewardSpec({"em": Term(1.0)}), algorithm("guide")
     told = ScriptedPolicy(lambda messages: {"answer": "Cincinnati, Ohio", "quotes": [BIRTH, BIRTH]})
-    group = grade_group(TASKS[0], rolled, reward, teacher(guide, masks, told))
+    (group,) = grade_groups([(TASKS[0], rolled)], reward, teacher(guide, masks, told))
     ((_, hinted),) = told.seen
     plain = rolled[0].steps[-1]
     assert hinted.content == f"{plain.messages[1].content}\nHint: the answer is decided in Steven Spielberg."
@@ -304,10 +304,11 @@ def test_a_hinted_answer_is_trained_on_under_the_prompt_without_the_hint(engine:
     assert list(set(true.advantages)) == [pytest.approx(2 / 3 / (1 / 3) ** 0.5)]  # 1 beside 0 and 0, by their deviation
     for said in ({"answer": "Cincinnati", "quotes": [BIRTH]}, "hm", PolicyError("timeout", "late")):
         teach = teacher(guide, masks, ScriptedPolicy(lambda messages, said=said: said))
-        assert grade_group(TASKS[0], rolled, reward, teach).truth is None  # no success, no reply, nobody
+        (group,) = grade_groups([(TASKS[0], rolled)], reward, teach)
+        assert group.truth is None  # no success, no reply, nobody
     elsewhere = dataclasses.replace(TASKS[0], supporting=("nowhere",))
-    assert teacher(guide, masks, told)(elsewhere, rolled) is None and len(told.seen) == 1
-    assert teacher(algorithm("grpo"), masks, told)(TASKS[0], rolled) is None
+    assert teacher(guide, masks, told)([(elsewhere, rolled)]) == [None] and len(told.seen) == 1
+    assert teacher(algorithm("grpo"), masks, told)([(TASKS[0], rolled)]) == [None]
     with pytest.raises(ConfigError, match="'hint' needs 'inject' over 0"):
         algorithm("grpo", hint=True)
 

@@ -1,7 +1,7 @@
 """A group is the rollouts of one question with what each is worth; a step learns from several.
 
-`grade_group` makes one, `samples` cuts a batch of them into what the learner is given, `shared` puts the groups of all
-members of a crew together.
+`grade_groups` makes them, `samples` cuts a batch of them into what the learner is given, `shared` puts the groups of
+all members of a crew together.
 """
 
 from __future__ import annotations
@@ -34,21 +34,32 @@ class Group:
     truth_graded: Graded | None = None
 
 
-def grade_group(task: Task, episodes: Sequence[Episode], reward: RewardSpec, teach: Teach, ask: Ask = nobody) -> Group:
-    """The group with its rewards; where every rollout failed with a true trajectory, if one is taught that succeeds.
+def grade_groups(
+    rolled: Sequence[tuple[Task, Sequence[Episode]]], reward: RewardSpec, teach: Teach, ask: Ask = nobody
+) -> list[Group]:
+    """A group per question with its rewards; where every rollout failed with a true trajectory, if one is taught that
+    succeeds.
 
-    ``ask`` is waited for: the judge of the reward, where it has one, is asked about all answers at once.
+    ``ask`` is waited for: the judge of the reward, where it has one, is asked about all answers of all groups at once,
+    and so is what teaches them.
     """
-    judged = voted(task, episodes) if reward.labels == "majority" else task
-    verdicts = ask([(judged, e) for e in episodes])
-    graded = tuple(grade(judged, e, reward, verdicts) for e in episodes)
-    graded = agreeing(graded, reward.agreement) if reward.agreement else graded
-    if not any(g.success for g in graded):
-        truth = teach(task, [e for e, g in zip(episodes, graded, strict=True) if not g.why])
-        true = grade(task, truth, reward, ask([(task, truth)])) if truth else None
-        if true and true.success:
-            return Group(task, tuple(episodes), graded, truth, true)
-    return Group(task, tuple(episodes), graded)
+    rows = [(voted(t, episodes) if reward.labels == "majority" else t, episodes) for t, episodes in rolled]
+    verdicts = ask([(judged, e) for judged, episodes in rows for e in episodes])
+    groups = []
+    for (task, _), (judged, episodes) in zip(rolled, rows, strict=True):
+        graded = tuple(grade(judged, e, reward, verdicts) for e in episodes)
+        graded = agreeing(graded, reward.agreement) if reward.agreement else graded
+        groups.append(Group(task, tuple(episodes), graded))
+    failed = [n for n, group in enumerate(groups) if not any(g.success for g in group.graded)]
+    heard = [[e for e, g in zip(groups[n].episodes, groups[n].graded, strict=True) if not g.why] for n in failed]
+    taught = teach([(groups[n].task, episodes) for n, episodes in zip(failed, heard, strict=True)]) if failed else []
+    truths = [(n, truth) for n, truth in zip(failed, taught, strict=True) if truth]
+    verdicts = ask([(groups[n].task, truth) for n, truth in truths]) if truths else {}
+    for n, truth in truths:
+        true = grade(groups[n].task, truth, reward, verdicts)
+        if true.success:
+            groups[n] = dataclasses.replace(groups[n], truth=truth, truth_graded=true)
+    return groups
 
 
 def samples(groups: Sequence[Group], choices: Algorithm, history: Sequence[float | None], masks: Masks) -> list[Sample]:

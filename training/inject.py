@@ -31,8 +31,8 @@ from sleuth.training.samples import Masks, asked
 HINT = "Hint: the answer is decided in {}."
 MAX_TOKENS = 320
 """Of a reply that takes an answer's place."""
-Teach: TypeAlias = Callable[[Task, Sequence[Episode]], "Episode | None"]
-"""Gives the true trajectory of a group in which every rollout failed; None where none can be had."""
+Teach: TypeAlias = Callable[[Sequence[tuple[Task, Sequence[Episode]]]], "list[Episode | None]"]
+"""Gives the true trajectory of each group in which every rollout failed; None where none can be had."""
 Place: TypeAlias = tuple[Step, Sequence[Passage], JsonSchema]
 """An answering step, the passages that it was shown, and what its reply was held to."""
 
@@ -40,8 +40,10 @@ Place: TypeAlias = tuple[Step, Sequence[Passage], JsonSchema]
 def teacher(choices: Algorithm, masks: Masks, policy: Policy) -> Teach:
     """What an algorithm teaches failing groups by; ``policy`` answers where that is by hints."""
     if not choices.inject:
-        return lambda task, episodes: None
-    return partial(hinted_episode, masks=masks, policy=policy) if choices.hint else partial(true_episode, masks=masks)
+        return lambda failed: [None] * len(failed)
+    if choices.hint:
+        return partial(hinted_episodes, masks=masks, policy=policy)
+    return lambda failed: [true_episode(task, episodes, masks) for task, episodes in failed]
 
 
 def true_episode(task: Task, episodes: Sequence[Episode], masks: Masks) -> Episode | None:
@@ -59,10 +61,21 @@ def true_episode(task: Task, episodes: Sequence[Episode], masks: Masks) -> Episo
     return None
 
 
-def hinted_episode(task: Task, episodes: Sequence[Episode], masks: Masks, policy: Policy) -> Episode | None:
+def hinted_episodes(
+    failed: Sequence[tuple[Task, Sequence[Episode]]], masks: Masks, policy: Policy
+) -> list[Episode | None]:
+    """`hinted_episode` of each group, all asked at once. Not for code that runs on an event loop."""
+
+    async def all_() -> list[Episode | None]:
+        return list(await asyncio.gather(*(hinted_episode(task, found, masks, policy) for task, found in failed)))
+
+    return asyncio.run(all_())
+
+
+async def hinted_episode(task: Task, episodes: Sequence[Episode], masks: Masks, policy: Policy) -> Episode | None:
     """The first episode that was shown gold passages, with the policy's greedy reply to the prompt and their titles.
 
-    None where no such reply can be had. Not for code that runs on an event loop.
+    None where no such reply can be had.
     """
     for episode in episodes:
         place = answering(episode)
@@ -74,7 +87,7 @@ def hinted_episode(task: Task, episodes: Sequence[Episode], masks: Masks, policy
         *before, last = place[0].messages
         hinted = dataclasses.replace(last, content=f"{last.content}\n{HINT.format(' and '.join(titles))}")
         try:
-            reply = asyncio.run(policy.sample((*before, hinted), Sampling(max_tokens=MAX_TOKENS), place[2]))
+            reply = await policy.sample((*before, hinted), Sampling(max_tokens=MAX_TOKENS), place[2])
         except PolicyError:
             return None
         return spoken(episode, place, reply.text, masks, "hinted")

@@ -30,7 +30,7 @@ from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
 from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.engines import Engine, give
-from sleuth.training.groups import Group, grade_group, samples, shared
+from sleuth.training.groups import Group, grade_groups, samples, shared
 from sleuth.training.guards import GuardSpec
 from sleuth.training.inject import teacher
 from sleuth.training.judging import asking
@@ -256,7 +256,7 @@ class _Run:
         mine = chosen[self.crew.rank :: self.crew.size]
         jobs = [(task, rollout_seed(self.spec.seed, step, task.id, n)) for task, count in mine for n in range(count)]
         found = iter(ask(self.parts, self.spec.rollout, jobs, Sampling(temperature=self.spec.rollout.temperature)))
-        groups = [self._graded(task, tuple(next(found) for _ in range(count))) for task, count in mine]
+        groups = self._graded([(task, tuple(next(found) for _ in range(count))) for task, count in mine])
         self._keep(groups, step)
         return shared(self.crew, [task for task, _ in chosen], groups)
 
@@ -271,7 +271,7 @@ class _Run:
         while not taken:  # all were too old: ask again under the present weights
             self._put_in(first + self.ahead.started)
             taken = self.ahead.take(spec.rollout.questions, since)
-        groups = [self._graded(row.task, row.episodes) for row in taken]
+        groups = self._graded([(row.task, row.episodes) for row in taken])
         self._keep(groups, step)
         return groups
 
@@ -286,8 +286,8 @@ class _Run:
         )
         self.ahead.start(chosen, lambda task, number: rollout_seed(spec.seed, batch, task.id, number))
 
-    def _graded(self, task: Task, episodes: Sequence[Episode]) -> Group:
-        return grade_group(task, episodes, self.spec.reward, self.teach, self.ask)
+    def _graded(self, rolled: Sequence[tuple[Task, Sequence[Episode]]]) -> list[Group]:
+        return grade_groups(rolled, self.spec.reward, self.teach, self.ask)
 
     def _keep(self, groups: Sequence[Group], step: int) -> None:
         """Write the episodes of every `keep_every`-th step."""
