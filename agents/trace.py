@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from sleuth.agents.records import Step
 from sleuth.corpora.records import Passage
@@ -150,8 +151,9 @@ class Trace:
     def evidence(self, k: int, quoted: bool = False) -> list[Passage]:
         """The k passages an answerer should read, each once.
 
-        First those whose note carries its answer, with ``quoted`` then those with any note, then what a search found
-        that no reading followed, then by reciprocal rank over all searches.
+        First those whose note carries its answer, with ``quoted`` then those with any note, then, where no reading
+        followed the last search, what the searches of its goal found, in turns (rank fusion would put what both of two
+        found before the best of either), then by reciprocal rank over all searches.
         """
         scores: dict[str, float] = {}
         for ids in self.found():
@@ -159,10 +161,12 @@ class Trace:
                 scores[passage_id] = scores.get(passage_id, 0.0) + 1.0 / (60 + rank)
         noted = [note.passage_id for note in self.notes() if self.carried(note)]
         noted += [note.passage_id for note in self.notes() if quoted and note.quote]
-        unread = self.found()[-1] if self.found() and self.steps[-1].role == "searcher" else []
+        own = len(self.tried(self.goal()))
+        unread = self.found()[-own:] if self.steps and self.steps[-1].role == "searcher" else []
+        turns = [i for row in zip_longest(*unread) for i in row if i is not None]
         ranked = sorted(scores, key=lambda i: (-scores[i], i))
         passages = self.passages()
-        return [passages[i] for i in dict.fromkeys([*noted, *unread, *ranked])][:k]
+        return [passages[i] for i in dict.fromkeys([*noted, *turns, *ranked])][:k]
 
 
 def ends_goal(step: Step) -> bool:

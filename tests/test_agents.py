@@ -12,7 +12,7 @@ import pytest
 
 from sleuth.agents import episodes
 from sleuth.agents.graph import build_graph, checkpoints, roles_of
-from sleuth.agents.records import Budget, Episode, PolicyError, episode_from_json, to_json
+from sleuth.agents.records import Budget, Episode, PolicyError, Step, ToolCall, episode_from_json, to_json
 from sleuth.agents.role import parse_object, step_seed
 from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
@@ -20,6 +20,7 @@ from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.agents.tools import tool
 from sleuth.agents.trace import Trace
 from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Hit
 from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
 from tests.scripted import ScriptedPolicy
@@ -132,6 +133,25 @@ def test_a_fixed_number_of_searches_each_with_what_the_last_reading_found() -> N
     assert shown[0] == note.passage_id  # what the reading chose comes first, then what the last search found
     last = [hit["passage_id"] for hit in episode.steps[2].calls[0].result]
     assert shown[1:] == [i for i in last if i != note.passage_id]
+
+
+def test_searches_that_no_reading_followed_are_read_in_turns() -> None:
+    def search(query: str, *ids: str) -> Step:
+        call = ToolCall("search", {"query": query}, [{"passage_id": i, "score": 1.0} for i in ids])
+        return Step("searcher", calls=(call,), passages=tuple(Passage(i, i, 0, 1, "", i) for i in ids))
+
+    def note(goal: int, done: bool) -> Step:
+        made = {"goal": goal, "asked": "q", "quote": "", "passage_id": "", "answer": "unknown", "done": done}
+        return Step("reflector", parsed={"note": made})
+
+    first, second = search("q", "a", "b", "c"), search("q more", "d", "c", "e")
+    loop = Trace("q", (first, note(0, False), second))
+    assert [p.id for p in loop.evidence(5)] == ["a", "d", "b", "c", "e"]
+    read = Trace("q", (first, note(0, False), second, note(0, True)))
+    assert [p.id for p in read.evidence(5)] == ["c", "a", "d", "b", "e"]  # by rank fusion: what both found comes first
+    plan = Step("planner", parsed={"steps": ["s"]})
+    closing = Trace("q", (plan, first, note(0, True), search("q", "d", "c")))
+    assert [p.id for p in closing.evidence(3)] == ["d", "c", "a"]  # what the question itself found comes first
 
 
 def test_where_nothing_was_quoted_the_next_search_starts_from_the_best_passage() -> None:
