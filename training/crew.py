@@ -7,6 +7,7 @@ writes files.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -81,9 +82,17 @@ def join() -> Crew:
 
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(_leave)  # its threads, left running, can abort a process that is done
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return Crew(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _device() -> str:
