@@ -105,6 +105,8 @@ SPEC = GuardSpec(window=3, dead=2)
         ([line(0.6, dev_success=0.3)] + [line(0.6)] * 3 + [line(0.2, dev_success=0.1)] + [line(0.2)] * 2,
          "collapse", "success fell from 0.600 to 0.200"),
         ([line(0.6, dev_success=0.3)] + [line(0.6)] * 3 + [line(0.2)] * 3, "collapse", "success fell"),
+        ([line(0.6, dev_success=0.0)] + [line(0.6)] * 3 + [line(0.2, dev_success=0.0)] + [line(0.2)] * 2,
+         "collapse", "success fell"),  # held-out questions that were never answered say nothing
         ([line(1.0)] * 3, "solved", "success 1.000"),
         ([line(0.4, informative=0)] * 6, "collapse", "told its rollouts apart, at success 0.400"),
         ([line(0.4), line(None, failed=8, why="search: gone"), line(None, failed=8, why="search: gone")],

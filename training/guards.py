@@ -83,7 +83,7 @@ def _holds(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> bool:
     """Whether the held-out questions say that nothing fell. They stay the same, while a curriculum sets solved ones
     aside and asks harder ones, so that success falls under a policy that gets better."""
     rates = [line["dev_success"] for line in log if line.get("dev_success") is not None]
-    return len(rates) > 1 and rates[-1] >= (1 - spec.drop) * max(rates)
+    return len(rates) > 1 and rates[-1] > 0 and rates[-1] >= (1 - spec.drop) * max(rates)
 
 
 def best_step(log: Sequence[Mapping[str, Any]], window: int) -> int | None:
