@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sleuth.agents.records import Answer, Citation, Episode, Sentence
@@ -62,16 +62,26 @@ def locate(quote: str, passages: Iterable[Passage], fingerprint: str = "") -> Ci
     return None
 
 
-def checked(question: str, text: str, quotes: Sequence[str], passages: Sequence[Passage], fingerprint: str) -> Answer:
+def checked(
+    question: str,
+    text: str,
+    quotes: Sequence[str],
+    passages: Sequence[Passage],
+    fingerprint: str,
+    items: Sequence[str] = (),
+) -> Answer:
     """The answer with the citations that hold; quotes that stand nowhere go to ``rejected``.
 
     A sentence that its quotes do not carry gets the one shown sentence that does (`attributed`), where there is one.
+    The ``items`` of a list are cited one by one, as its sentences; a quote that names none of them goes with all.
     """
     places = [(quote, locate(quote, passages, fingerprint)) for quote in quotes]
     citations = list(dict.fromkeys(place for _, place in places if place))
     titles = {p.id: p.title for p in passages}
-    parts = [text[start:end] for start, end in sentences(text)]
-    attached = (_attach(question, part, citations, titles, alone=len(parts) == 1) for part in parts)
+    parts = list(items) or [text[start:end] for start, end in sentences(text)]
+    named = frozenset().union(*map(_content, items))
+    common = [c for c in citations if items and not named & _content(_carrying(c, titles))]
+    attached = (_attach(question, part, citations, titles, len(parts) == 1, common) for part in parts)
     return Answer(
         text=text,
         sentences=tuple(s if s.supported else attributed(question, s, passages, fingerprint) for s in attached),
@@ -88,7 +98,7 @@ def attributed(question: str, sentence: Sentence, passages: Sequence[Passage], f
     if not _content(sentence.text):
         return sentence
     titles = {p.id: p.title for p in passages}
-    held = [f"{titles[c.passage_id]} {c.quote}" for c in sentence.citations]
+    held = [_carrying(c, titles) for c in sentence.citations]
     best: tuple[int, Citation] | None = None
     for passage in passages:
         for start, end in sentences(passage.text):
@@ -100,16 +110,26 @@ def attributed(question: str, sentence: Sentence, passages: Sequence[Passage], f
 
 
 def _attach(
-    question: str, sentence: str, citations: Sequence[Citation], titles: dict[str, str], alone: bool
+    question: str,
+    sentence: str,
+    citations: Sequence[Citation],
+    titles: dict[str, str],
+    alone: bool,
+    common: Sequence[Citation],
 ) -> Sentence:
-    """A sentence with its citations: all for a one-sentence answer (hops included), else those that share words."""
+    """A sentence with its citations: all for a one-sentence answer (hops included), else those that share words, and
+    the ``common`` ones."""
     if alone:
         kept = tuple(citations)
     else:
         words = _content(sentence)
-        kept = tuple(c for c in citations if words & _content(f"{titles[c.passage_id]} {c.quote}"))
-    carried = [f"{titles[c.passage_id]} {c.quote}" for c in kept]
+        kept = tuple(c for c in citations if c in common or words & _content(_carrying(c, titles)))
+    carried = [_carrying(c, titles) for c in kept]
     return Sentence(sentence, kept, bool(kept) and supports(question, sentence, carried))
+
+
+def _carrying(citation: Citation, titles: Mapping[str, str]) -> str:
+    return f"{titles[citation.passage_id]} {citation.quote}"
 
 
 def supports(question: str, sentence: str, quotes: Sequence[str]) -> bool:

@@ -29,7 +29,7 @@ def roles_of(strategy: Strategy) -> list[str]:
     """Names of the roles a strategy uses, in the order of one turn."""
     use = {
         "planner": strategy.retrieve and strategy.plan != "none",
-        "rewriter": strategy.retrieve and strategy.rewrite,
+        "rewriter": strategy.retrieve and strategy.rewrite != "none",
         "searcher": strategy.retrieve,
         "reflector": strategy.retrieve and strategy.reflect != "none",
         "answerer": True,
@@ -48,11 +48,17 @@ def following(trace: Trace, strategy: Strategy) -> str:
     if done == "reflector" or (done == "rewriter" and ends_goal(trace.steps[-1])):  # another turn, or the answer
         if trace.closing():
             return "searcher"
-        another = trace.goal() < len(trace.goals())
-        return next(r for r in roles if r in ("rewriter", "searcher")) if another else "answerer"
+        return _asking(trace, strategy) if trace.goal() < len(trace.goals()) else "answerer"
     if done == "searcher" and (trace.closing() or _last_search(trace, strategy)):
         return "answerer"
-    return roles[roles.index(done) + 1] if done else roles[0]
+    role = roles[roles.index(done) + 1] if done else roles[0]
+    return _asking(trace, strategy) if role == "rewriter" else role
+
+
+def _asking(trace: Trace, strategy: Strategy) -> str:
+    """Who acts when the goal in work is to be searched: the rewriter, or at once the searcher."""
+    own = strategy.rewrite == "none" or (strategy.rewrite == "further" and not trace.tried(trace.goal()))
+    return "searcher" if own else "rewriter"
 
 
 def _goes_on_reading(trace: Trace, strategy: Strategy) -> bool:

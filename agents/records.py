@@ -115,6 +115,7 @@ class Answer:
     text: str
     """The answer as a person reads it; for a short-answer question just the short answer."""
     sentences: tuple[Sentence, ...] = ()
+    """Of a list, its items."""
     rejected: tuple[str, ...] = ()
     """Quotes the policy gave that are not verbatim in anything it was shown; never kept as citations."""
 

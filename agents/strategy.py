@@ -19,8 +19,9 @@ class Strategy:
     """False answers from the policy's own memory and cites nothing."""
     plan: Literal["none", "decompose"] = "none"
     """``decompose``: a planner splits the question into steps that may refer to earlier answers."""
-    rewrite: bool = False
-    """A rewriter words each query from the goal and what is known; otherwise the goal itself is searched."""
+    rewrite: Literal["none", "every", "further"] = "none"
+    """A rewriter words queries from the goal and what is known: ``every`` one, or the ``further`` ones, after a first
+    search for the goal itself; with ``none`` the goal itself is searched."""
     reflect: Literal["none", "goal", "passage"] = "none"
     """``goal``: a reflector reads each search, notes a quote, and says whether the goal is answered. ``passage``: it
     reads the passages of a search one by one, best first, until one answers the goal."""
@@ -43,15 +44,15 @@ STRATEGIES: dict[str, Strategy] = {
     "naive-rag": Strategy("naive-rag"),
     # A reason-search loop in the manner of IRCoT (arXiv 2212.10509) and Search-R1 (arXiv 2503.09516): each reading
     # words the next query. Differs: reading and querying are two roles, and both are decoded under a schema.
-    "iterative": Strategy("iterative", rewrite=True, reflect="goal", k=4, turns=3),
+    "iterative": Strategy("iterative", rewrite="further", reflect="goal", k=4, turns=3),
     # Retrieval and reading in turn, a fixed number of times (ITER-RETGEN, arXiv 2305.15294): each search asks the
     # question with what the last reading found. Differs: a sentence quoted from a passage stands for generated text.
     "iter-retgen": Strategy("iter-retgen", reflect="goal", turns=2, least=2),
     # One paragraph at a time, as the single-paragraph reader of Min et al. 2019 (arXiv 1906.02900): what a small reader
     # does well. Differs: it stops at the first paragraph that answers, and hands on the sentence of a hop before it.
-    "close-reading": Strategy("close-reading", rewrite=True, reflect="passage", k=5, read=2, turns=2),
+    "close-reading": Strategy("close-reading", rewrite="further", reflect="passage", k=5, read=2, turns=2),
     # Decomposed Prompting (arXiv 2210.02406) in small: sub-questions with references, each searched and read in turn.
-    "decompose": Strategy("decompose", plan="decompose", rewrite=True, reflect="goal", k=4, turns=2),
+    "decompose": Strategy("decompose", plan="decompose", rewrite="further", reflect="goal", k=4, turns=2),
 }
 DEFAULT = "decompose"
 

@@ -111,10 +111,15 @@ class Trace:
         return " ".join([self.resolved(goal), *self._lead(goal)])
 
     def _lead(self, goal: int) -> list[str]:
-        """Title and words of the passage that a further search of a goal starts from; none before the first."""
+        """Title and words of the passage that a further search of a goal starts from; none before the first.
+
+        A quote leads that carries its answer, or that stands with none: one beside an answer read elsewhere is mostly
+        about something else, and then what stood first is the better start.
+        """
         if not self.tried(goal):
             return []
         noted = [note for note in self.notes() if note.goal == goal and note.quote]
+        noted = [note for note in noted if note.answer.lower() == UNKNOWN or self.carried(note)]
         if noted:
             return [self.passages()[noted[-1].passage_id].title, noted[-1].quote]
         return [text for p in self.latest(1) for text in (p.title, p.text[:LEAD_CHARS])]

@@ -51,10 +51,10 @@ def test_a_search_notes_the_dates_of_its_sources_where_they_have_one() -> None:
     [
         ("closed-book", ["answerer"]),
         ("naive-rag", ["searcher", "answerer"]),
-        ("iterative", ["rewriter", "searcher", "reflector", "answerer"]),
-        ("close-reading", ["rewriter", "searcher", "reflector", "answerer"]),
+        ("iterative", ["searcher", "reflector", "answerer"]),
+        ("close-reading", ["searcher", "reflector", "answerer"]),
         ("iter-retgen", ["searcher", "reflector", "searcher", "answerer"]),
-        ("decompose", ["planner", *["rewriter", "searcher", "reflector"] * 2, "searcher", "answerer"]),
+        ("decompose", ["planner", *["searcher", "reflector"] * 2, "searcher", "answerer"]),
     ],
 )
 def test_each_strategy_walks_its_roles_and_answers(name: str, roles: list[str]) -> None:
@@ -66,21 +66,18 @@ def test_each_strategy_walks_its_roles_and_answers(name: str, roles: list[str]) 
 
 
 def test_a_plan_fills_its_references_with_earlier_answers() -> None:
-    policy = ScriptedPolicy(reply)
-    run(policy=policy)
-    asked = [m[1].content.splitlines()[0] for m in policy.seen if m[0].content == rewriter.PROMPT]
-    assert asked == ["Question: Who directed Jaws?", "Question: Where was Steven Spielberg born?"]
+    policy, store = ScriptedPolicy(reply), FilmStore()
+    run(policy=policy, store=store)
+    assert [q for batch in store.batches for q in batch] == [
+        "Who directed Jaws?",
+        "Where was Steven Spielberg born?",
+        QUESTION,
+    ]
     facts = [line for line in policy.seen[-1][1].content.splitlines() if line.startswith("Known:")]
     assert facts == [
         "Known: Who directed Jaws? Steven Spielberg",
         "Known: Where was Steven Spielberg born? Cincinnati, Ohio",
     ]
-
-
-def test_a_plan_ends_with_a_search_for_the_question_itself() -> None:
-    store = FilmStore()
-    run(store=store)
-    assert [query for batch in store.batches for query in batch][-1] == QUESTION
 
 
 def test_a_plan_that_begins_with_the_question_keeps_its_numbers() -> None:
@@ -100,10 +97,9 @@ def test_an_answer_that_its_quote_does_not_carry_is_no_fact() -> None:
         given = reply(messages)
         return {**given, "answer": "Shark"} if messages[0].content == reflector.PROMPT else given
 
-    policy = ScriptedPolicy(misread)
-    run(policy=policy)
-    asked = [m[1].content.splitlines()[0] for m in policy.seen if m[0].content == rewriter.PROMPT]
-    assert asked == ["Question: Who directed Jaws?", "Question: Where was Who directed Jaws? born?"]
+    policy, store = ScriptedPolicy(misread), FilmStore()
+    run(policy=policy, store=store)
+    assert store.batches == [["Who directed Jaws?"], ["Where was Who directed Jaws? born?"], [QUESTION]]
     assert "Known:" not in policy.seen[-1][1].content
 
 
@@ -116,7 +112,7 @@ def test_a_query_is_not_searched_twice_for_one_goal() -> None:
 
     store = FilmStore()
     run("iterative", policy=ScriptedPolicy(stuck), store=store)
-    assert store.batches == [["jaws"], [QUESTION], [f"{QUESTION} {FILM}"]]
+    assert store.batches == [[QUESTION], ["jaws"], [f"{QUESTION} {FILM}"]]
 
 
 def test_a_fixed_number_of_searches_each_with_what_the_last_reading_found() -> None:
@@ -154,15 +150,23 @@ def test_searches_that_no_reading_followed_are_read_in_turns() -> None:
     assert [p.id for p in closing.evidence(3)] == ["d", "c", "a"]  # what the question itself found comes first
 
 
-def test_where_nothing_was_quoted_the_next_search_starts_from_the_best_passage() -> None:
-    def lost(messages: Any) -> Any:
-        given = reply(messages)
-        return {"answer": "unknown", "quote": ""} if messages[0].content == reflector.PROMPT else given
-
+@pytest.mark.parametrize(
+    ("read", "led"),
+    [
+        ({"answer": "unknown", "quote": ""}, False),
+        ({"answer": "Cincinnati", "quote": "A shark is a kind of fish."}, False),  # says nothing of what it answers
+        ({"answer": "unknown", "quote": BIRTH}, True),
+        ({"answer": "Cincinnati", "quote": BIRTH}, True),
+    ],
+)
+def test_a_further_search_starts_from_a_quote_that_carries_its_answer_or_the_best_passage(read: Any, led: bool) -> None:
     store = FilmStore()
-    run("iter-retgen", policy=ScriptedPolicy(lost), store=store)
+    said = ScriptedPolicy(lambda messages: read if messages[0].content == reflector.PROMPT else reply(messages))
+    run("iter-retgen", policy=said, store=store)
     best = store._rank(QUESTION)[0].passage
-    assert store.batches[1] == [f"{QUESTION} {best.title} {best.text}"]
+    assert best.id == "jaws"
+    lead = f"Steven Spielberg {BIRTH}" if led else f"{best.title} {best.text}"
+    assert store.batches[1] == [f"{QUESTION} {lead}"]
 
 
 def test_a_goal_ends_when_no_query_is_left_to_try() -> None:
@@ -172,11 +176,9 @@ def test_a_goal_ends_when_no_query_is_left_to_try() -> None:
 
     store = FilmStore()
     episode = run("iterative", policy=ScriptedPolicy(lost), store=store)
-    assert [s.role for s in episode.steps] == ["rewriter", "searcher", "reflector", "rewriter", "answerer"]
+    assert [s.role for s in episode.steps] == ["searcher", "reflector", "rewriter", "answerer"]
     episode = run(policy=ScriptedPolicy(lost), store=store)
-    assert [s.role for s in episode.steps][-6:] == [
-        "rewriter", "searcher", "reflector", "rewriter", "searcher", "answerer",
-    ]  # fmt: skip
+    assert [s.role for s in episode.steps][-5:] == ["searcher", "reflector", "rewriter", "searcher", "answerer"]
     assert episode.spent.searches == 3
 
 
@@ -190,7 +192,7 @@ def test_an_unanswered_goal_is_searched_again_with_what_is_known() -> None:
     policy = ScriptedPolicy(unsure)
     episode = run("iterative", policy=policy)
     assert [s.role for s in episode.steps].count("searcher") == 2
-    second = [m[1].content for m in policy.seen if m[0].content == rewriter.PROMPT][1]
+    (second,) = [m[1].content for m in policy.seen if m[0].content == rewriter.PROMPT]
     assert f"Known: {FILM}" in second and f"Tried: {QUESTION}" in second
 
 
@@ -212,7 +214,7 @@ def readings(policy: ScriptedPolicy) -> list[str]:
 
 def test_close_reading_shows_one_passage_at_a_time_until_one_answers() -> None:
     policy = ScriptedPolicy(reading)
-    episode = run("close-reading", policy=policy)
+    episode = run(policy=policy, strategy=strategy("close-reading", rewrite="every"))
     assert [s.role for s in episode.steps] == ["rewriter", "searcher", "reflector", "reflector", "answerer"]
     first, second = readings(policy)
     assert (FILM in first, BIRTH in first, "Known:" in first) == (True, False, False)
@@ -227,7 +229,7 @@ def test_close_reading_does_not_read_again_what_it_quoted_and_ends_when_all_is_r
         return {**given, "answer": "unknown"} if messages[0].content == reflector.PROMPT else given
 
     policy = ScriptedPolicy(blind)
-    episode = run("close-reading", policy=policy)
+    episode = run(policy=policy, strategy=strategy("close-reading", rewrite="every"))
     roles = [s.role for s in episode.steps]
     assert roles == ["rewriter", "searcher", *["reflector"] * 3, "rewriter", "searcher", "reflector", "answerer"]
     shown = [s.parsed["shown"] for s in episode.steps if s.role == "reflector"]
@@ -255,7 +257,7 @@ def test_citations_are_spans_of_retrieved_passages_and_forged_quotes_are_rejecte
 @pytest.mark.parametrize(
     ("budget", "stop", "roles"),
     [
-        (Budget(searches=1), "budget:searches", ["planner", "rewriter", "searcher", "reflector", "answerer"]),
+        (Budget(searches=1), "budget:searches", ["planner", "searcher", "reflector", "answerer"]),
         (Budget(searches=0), "budget:searches", ["answerer"]),
         (Budget(tokens=1), "budget:tokens", ["planner"]),
         (Budget(seconds=0.0), "budget:seconds", []),
@@ -372,7 +374,7 @@ def test_a_killed_run_resumes_from_its_checkpoint_without_asking_again(tmp_path:
     first, second = asyncio.run(main())
     assert first.stop == "error" and second.stop == "answered"
     assert second.digest() == run().digest()
-    assert calls == 7  # six replies and the one that failed: nothing was asked twice
+    assert calls == 5  # four replies and the one that failed: nothing was asked twice
 
 
 def test_episode_files_name_a_cut_line_and_keep_the_rest(tmp_path: Any) -> None:
@@ -429,7 +431,29 @@ def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:
 
 def test_roles_of_a_strategy_are_independent_choices() -> None:
     assert roles_of(STRATEGIES["closed-book"]) == ["answerer"]
-    assert roles_of(strategy("naive-rag", rewrite=True)) == ["rewriter", "searcher", "answerer"]
+    assert roles_of(strategy("naive-rag", rewrite="every")) == ["rewriter", "searcher", "answerer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rewrite", "queries"),
+    [
+        ("naive-rag", "none", [QUESTION]),
+        ("naive-rag", "further", [QUESTION]),
+        ("naive-rag", "every", ["words"]),
+        ("iterative", "further", [QUESTION, "words"]),
+        ("iterative", "every", ["words", QUESTION]),
+    ],
+)
+def test_a_rewriter_words_every_query_or_those_after_the_first(name: str, rewrite: Any, queries: list[str]) -> None:
+    def unsure(messages: Any) -> Any:
+        given = reply(messages)
+        if messages[0].content == rewriter.PROMPT:
+            return {"query": "words"}
+        return {**given, "answer": "unknown"} if messages[0].content == reflector.PROMPT else given
+
+    store = FilmStore()
+    run(policy=ScriptedPolicy(unsure), store=store, strategy=strategy(name, rewrite=rewrite))
+    assert [q for batch in store.batches for q in batch][:2] == queries
 
 
 def test_a_tool_takes_its_schema_from_its_signature_and_refuses_other_arguments() -> None:

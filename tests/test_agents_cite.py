@@ -14,6 +14,7 @@ from sleuth.agents.graph import build_graph
 from sleuth.agents.records import Citation, Episode
 from sleuth.agents.rollout import rollout
 from sleuth.corpora.records import Passage
+from sleuth.eval.exports.formats import cited
 from sleuth.eval.metrics import citation_support, citations, quote_support, quoted
 from sleuth.eval.records import Task
 from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
@@ -104,6 +105,29 @@ def test_sentences_of_a_longer_answer_keep_only_what_speaks_of_them() -> None:
     first, second = answer.sentences
     assert first.supported and {c.quote for c in first.citations} == {FILM, BIRTH}
     assert not second.supported and second.citations == ()
+
+
+def test_the_items_of_a_list_are_cited_one_by_one() -> None:
+    def listing(messages: Any) -> Any:
+        given = reply(messages)
+        return {**given, "answer": ["Ohio", "fish", "Ohio"]} if "quotes" in given else given
+
+    ctx = context("naive-rag", policy=ScriptedPolicy(listing))
+    run = asyncio.run(rollout(build_graph(ctx.strategy), QUESTION, ctx))
+    assert run.answer and run.answer.text == "Ohio, fish" and run.steps[-1].parsed["items"] == ["Ohio", "fish"]
+    ohio, fish = run.answer.sentences
+    assert (ohio.text, [c.quote for c in ohio.citations]) == ("Ohio", [FILM, BIRTH])  # the film names neither item
+    assert (fish.text, [c.quote for c in fish.citations]) == ("fish", [FILM, "A shark is a kind of fish."])
+    assert ohio.supported and fish.supported and all(check.holds for check in verify(run, FilmStore()))
+    names = {"jaws": "1", "spielberg": "2", "shark": "3"}
+    assert cited(run.answer, names) == "Ohio [1] [2], fish [1] [3]"
+    single = run_with({"answer": ["Ohio"], "quotes": [BIRTH]})
+    assert single.answer and single.answer.text == "Ohio" and single.steps[-1].parsed["items"] == []
+
+
+def run_with(said: Any) -> Episode:
+    ctx = context("naive-rag", policy=ScriptedPolicy(lambda messages: said))
+    return asyncio.run(rollout(build_graph(ctx.strategy), QUESTION, ctx))
 
 
 def test_what_a_program_added_to_an_answer_does_not_count_for_the_policy() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from sleuth.agents.policy.constrain import WORD, Tokens, grammar, replay, strip_extensions
+from sleuth.agents.roles import answerer
 from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.records import Passage
 from tests import tiny_model
 
 EOS = [2]
@@ -105,6 +107,19 @@ def test_random_walks_stay_verbatim(tokens: Tokens, tokenizer: Any) -> None:
     for seed in range(60):
         value = wander(tokens, tokenizer, schema, seed)
         assert value["a"] in every and set(value["q"]) <= set(quotes) and 0 <= value["n"] <= 30
+
+
+def test_an_answer_is_a_span_or_a_list_of_spans(tokens: Tokens, tokenizer: Any) -> None:
+    passages = [Passage("a", "a", 0, 19, "Ada", "Ada knew Bo and Cy.")]
+    schema = answerer.schema(passages)
+    quotes = ',"quotes":["Ada knew Bo and Cy."]}'
+    for said, fits in (
+        ('"Bo"', True), ('["Bo","Cy"]', True), ('["Ada","Bo and Cy","Cy"]', True), ('"no"', True),
+        ('["Bo"]', False), ("[]", False), ('["Bo","Di"]', False), ('["no","Bo"]', False),
+        ("[" + ",".join(['"Bo"'] * (answerer.MAX_ITEMS + 1)) + "]", False),
+    ):  # fmt: skip
+        assert accepts(tokens, tokenizer, schema, '{"answer":' + said + quotes) is fits, said
+    assert grammar(schema).count("substring_chunks") == 2  # text and title, each once
 
 
 def test_array_bounds(tokens: Tokens, tokenizer: Any) -> None:

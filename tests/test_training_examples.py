@@ -33,7 +33,7 @@ COUNTS = {
     "planner": {"musique_s": 99, "strategyqa": 99, "hotpotqa_s": 99, "nq_train": 99},
     "rewriter": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99},
     "reflector": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99},
-    "answerer": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99, "strategyqa": 99},
+    "answerer": {"musique_s": 99, "hotpotqa_s": 99, "nq_train": 99, "strategyqa": 99, "commaqa_e": 99},
     "closed": {"nq_train": 9},
 }
 
@@ -45,7 +45,7 @@ def examples(data: Path) -> list[Example]:
 
 def test_reporting_rows_never_enter(data: Path, examples: list[Example]) -> None:
     names = {example.source.split("/")[1] for example in examples}
-    every = [f"{kind}-{i}" for kind in ("hot", "musique", "sq", "nq") for i in range(ROWS)]
+    every = [f"{kind}-{i}" for kind in ("hot", "musique", "sq", "nq", "cq") for i in range(ROWS)]
     barred = {name for name in every if reporting_only({"id": name})}
     assert len(barred) > 20 and names.isdisjoint(barred)
     assert names == set(every) - barred
@@ -113,7 +113,7 @@ def test_replies_fit_the_schema_and_read_back(examples: list[Example]) -> None:
             assert rewriter.read(example.completion, "other") == reply
         elif example.role == "answerer":
             read = answerer.read(example.completion, passages)
-            assert read["answer"] == reply["answer"] and read["quotes"] == reply.get("quotes", [])
+            assert (read["items"] or read["answer"]) == reply["answer"] and read["quotes"] == reply.get("quotes", [])
         seen.add((example.role, bool(passages)))
     assert seen == {
         ("planner", False),
@@ -136,8 +136,24 @@ def test_answers_can_be_copied_and_quotes_are_sentences(examples: list[Example])
         if reply["answer"] == UNKNOWN:
             unknown += 1
         elif reply["answer"] not in ("yes", "no"):
-            assert any(find_span(reply["answer"], p.text) == reply["answer"] for p in passages)
+            for said in [reply["answer"]] if isinstance(reply["answer"], str) else reply["answer"]:
+                assert any(find_span(said, text) == said for p in passages for text in (p.text, p.title))
     assert unknown > 5
+
+
+def test_a_list_holds_the_items_that_are_shown_in_the_order_of_the_passages(data: Path) -> None:
+    rows = {row["id"]: row for row in load(data, "commaqa_e").rows}
+    sizes = set()
+    for example in build(data, {"answerer": {"commaqa_e": 999}}, 0, range(3, 10)):
+        row, passages = rows[example.source.split("/")[1]], shown(example.messages[1].content)
+        reply = json.loads(example.completion)
+        said = [reply["answer"]] if isinstance(reply["answer"], str) else reply["answer"]
+        text = " ".join(f"{p.title} {p.text}" for p in passages)
+        assert said == sorted((i for i in row["answer_items"] if find_span(i, text)), key=text.find)
+        assert len(passages) <= 5 and {p.title for p in passages} <= {i.title() for i in row["candidates"]}
+        assert all(any(find_span(item, quote) for quote in reply["quotes"]) for item in said)
+        sizes.add(len(said))
+    assert sizes == {1, 2, 3}
 
 
 def test_a_passage_alone_is_answered_from_quoted_from_or_passed_over(data: Path) -> None:

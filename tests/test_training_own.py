@@ -10,9 +10,11 @@ import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Document
+from sleuth.eval.load import read_tasks
 from sleuth.eval.split import bucket, reporting_only
 from sleuth.eval.synthesis.fictional import fictional_world
 from sleuth.eval.synthesis.make import row_of, write_rows
+from sleuth.eval.synthesis.training import composed
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.training import examples, recipe
 from sleuth.training.own import own
@@ -57,6 +59,20 @@ def test_every_role_gets_examples_of_the_training_buckets(store: Path) -> None:
     assert {example.role for example in made} == {"planner", "rewriter", "reflector", "answerer"}
     assert all(bucket({"id": example.source.split("/")[1]}) >= 4 for example in made)
     assert {example.source.split("/")[0] for example in made} == {"own"}
+
+
+def test_tasks_with_several_answers_teach_lists(store: Path, tmp_path: Path) -> None:
+    asked = [task for task in read_tasks(store / "questions.jsonl") if task.hops == 1]
+    write_rows(tmp_path / "q.jsonl", [row_of(task) for task in composed(asked, 3)])
+    qa = own(store / "store", tmp_path / "q.jsonl")
+    wanted = {row["id"]: row["answer_items"] for row in qa.rows}
+    made = examples.build(None, {"answerer": {"own": 60}, "reader": {"own": 20}}, 0, range(10), own=lambda: qa)
+    lists = [(example, json.loads(example.completion)) for example in made]
+    assert made and {len(r["answer"]) if isinstance(r["answer"], list) else 1 for _, r in lists} >= {2, 3}
+    for example, reply in lists:
+        said = reply["answer"] if isinstance(reply["answer"], list) else [reply["answer"]]
+        assert set(said) <= set(wanted[example.source.split("/")[1]])
+        assert all(any(item in quote for quote in reply["quotes"]) for item in said)
 
 
 def test_a_recipe_begins_with_examples_of_its_own_tasks(tmp_path: Path, store: Path) -> None:

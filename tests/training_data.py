@@ -19,7 +19,7 @@ def write(data: Path, name: str, rows: list[dict[str, Any]], passages: list[dict
 
 
 def make(data: Path) -> Path:
-    """A two-hop set with gold sentences, one with decompositions, a yes/no set and a simple one."""
+    """A two-hop set with gold sentences, one with decompositions, a yes/no set, a simple one and one of lists."""
     hp, bridge = [], []
     for i in range(ROWS):
         book = f"Book{i} is a novel by Author{i}."
@@ -65,4 +65,23 @@ def make(data: Path) -> Path:
         for i in range(ROWS)
     ]  # fmt: skip
     write(data, "nq_train", simple, hp, corpus="nq")
+    films = [
+        {"id": f"f{i}{n}", "title": f"F{i}{n}", "text": f"movie: F{i}{n} ; directed by: D{i}. year: {1900 + n}."}
+        for i in range(ROWS)
+        for n in range(3)
+    ]
+    people = [
+        {"id": f"d{i}{n}", "title": f"D{i}{n}", "text": f"D{i}{n} acted in F{i}0. D{i}{n} is old."}
+        for i in range(ROWS)
+        for n in range(4)
+    ]
+    several = [
+        {
+            "id": f"cq-{i}", "question": f"What movies has D{i} directed?", "answers": [f"F{i}0, F{i}1, F{i}2"],
+            "answer_items": [f"F{i}{n}" for n in range(3)], "supporting": [], "support_mode": "none", "type": "list",
+            "scope": f"s{i}", "candidates": [*(f"f{i}{n}" for n in range(3)), *(f"d{i}{n}" for n in range(4))],
+        }
+        for i in range(ROWS)
+    ]  # fmt: skip
+    write(data, "commaqa_e", several, [*films, *people])
     return data

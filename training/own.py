@@ -67,7 +67,7 @@ def _row(task: Task, parts: Mapping[str, Sequence[Passage]]) -> dict[str, Any]:
     for document in task.supporting:
         if document not in places.values():
             shown = [piece["text"] for piece in marked if piece.get("document") == document]
-            places[_holding(parts[document], [*shown, *task.answers])] = document
+            places[_holding(parts[document], [*shown, *task.answers, *task.answer_items])] = document
     return {**row, "supporting": list(places), "hops": task.hops or len(task.supporting), "decomposition": steps}
 
 

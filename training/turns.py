@@ -15,6 +15,7 @@ from sleuth.agents.records import JsonSchema, Message
 from sleuth.agents.roles import answerer, planner, reflector, rewriter
 from sleuth.agents.trace import UNKNOWN
 from sleuth.corpora.records import Passage
+from sleuth.corpora.text import sentences
 from sleuth.training import plans
 from sleuth.training.hops import (
     MAX_PASSAGE_CHARS,
@@ -32,9 +33,12 @@ from sleuth.training.hops import (
     noisy_facts,
     sentence_with,
     shown,
+    usable,
 )
 from sleuth.training.sets import QuestionSet, Row, find_span
 
+SEVERAL_READ = 5
+"""Passages of an example with several answers: what strategies read."""
 MAX_STEPS = 4
 """Of a plan, as in the strategies' ``max_goals``."""
 
@@ -191,6 +195,9 @@ def _alone_bridge(qa: QuestionSet, row: Row, rng: random.Random) -> list[Example
 
 def answer_multihop(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
     """Whole questions with their gold among negatives; facts shown fully, partly, wrongly or not at all."""
+    if row.get("answer_items"):
+        yield from answer_list(qa, row, rng)
+        return
     for question, answer in asked_of(qa, row):
         chain = evidence(qa, row, answer)
         span = answer_in([answer], [p.text for p, _ in chain] + [p.title for p, _ in chain])
@@ -212,6 +219,9 @@ def answer_single(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Exa
 
 def read_closely(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
     """The answerer over the gold and few negatives: short prompts, so that many answers are seen for their cost."""
+    if row.get("answer_items"):
+        yield from answer_list(qa, row, rng)
+        return
     chain = [(hop.passage, hop.quote, hop.answer) for hop in hops(qa, row)]
     for question, wanted in asked_of(qa, row) if row["hops"] > 1 and row["support_mode"] == "all" else []:
         found = evidence(qa, row, wanted)
@@ -227,18 +237,36 @@ def read_closely(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Exam
 
 
 def answer_list(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
-    """CommaQA rows with one item (a list cannot be one span); passages come from the row's own scope only."""
-    if len(row["answer_items"]) != 1:
-        return
-    answer = row["answer_items"][0]
-    scope = [qa.passages[i] for i in dict.fromkeys(row["candidates"])]
-    holding = [p for p in scope if find_span(answer, p.text)]
-    quotes = [q for p in holding if (q := sentence_with(p, answer, row["question"]))]
-    others = [p for p in scope if p not in holding]
-    passages = holding[:3] + rng.sample(others, min(len(others), 5 - len(holding[:3])))
-    rng.shuffle(passages)
-    if quotes:
-        yield _answerer(qa, row, row["question"], passages, quotes[:2], answer, [])
+    """A list: those of its items that the passages shown hold, each with the sentence that names it.
+
+    The passages of a row with a scope (CommaQA) come from there alone: what a search ranks first, then other choices.
+    """
+    items = row["answer_items"]
+    scope = row["candidates"] if row.get("scope") else ()
+    found = [p for p in qa.search(row["question"], len(qa.passages)) if p.id in scope]
+    found = found or list({p.id: p for p in [*qa.search(row["question"], 4 * SEVERAL_READ), *qa.gold(row)]}.values())
+    gold = row["supporting"] or [p.id for p in found]
+    holding = [p for p in found if p.id in gold and any(find_span(item, f"{p.title} {p.text}") for item in items)]
+    rest = [p for p in found if p not in holding]
+    for draw in range(6):
+        passages = found[:SEVERAL_READ]
+        if draw:
+            few = rng.sample(holding, min(len(holding), rng.randint(2, SEVERAL_READ - 1)))
+            passages = few + rng.sample(rest, min(len(rest), SEVERAL_READ - len(few)))
+            passages.sort(key=found.index)
+        read = "\n".join(f"{p.title} {p.text}" for p in passages)
+        quotes = {item: next((q for p in passages if (q := _naming(p, item, row["question"]))), "") for item in items}
+        named = sorted((item for item in items if quotes[item]), key=read.find)[: answerer.MAX_ITEMS]
+        if named:
+            answer = named if len(named) > 1 else named[0]
+            best = list(dict.fromkeys(quotes[item] for item in named))[: answerer.MAX_QUOTES]
+            yield _answerer(qa, row, row["question"], passages, best, answer, [])
+
+
+def _naming(passage: Passage, item: str, question: str) -> str:
+    """The sentence that names an item; the first of a passage whose title does."""
+    first = passage.text[slice(*sentences(passage.text)[0])]
+    return sentence_with(passage, item, question) or (first if find_span(item, passage.title) and usable(first) else "")
 
 
 def answer_closed(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
@@ -290,7 +318,7 @@ def _answerer(
     question: str,
     passages: Sequence[Passage],
     quotes: Sequence[str],
-    answer: str,
+    answer: str | Sequence[str],
     facts: Sequence[tuple[str, str]],
 ) -> Example:
     user, reply = answerer.user(question, passages, facts), answerer.target(answer, list(dict.fromkeys(quotes)))

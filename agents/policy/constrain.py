@@ -256,7 +256,11 @@ def _span(schema: Mapping[str, Any], rules: list[str]) -> str:
 
 
 def _named(rules: list[str], kind: str, body: str) -> str:
-    """Add a rule and return its name; an upper-case kind is a terminal, matched by one regular expression."""
+    """The name of a rule, added unless it is there; an upper-case kind is a terminal, matched by one regular
+    expression. A span that stands in two places is one terminal and compiled once."""
+    known = (rule.partition(": ") for rule in rules)
+    if found := next((name for name, _, same in known if same == body and name.startswith(f"{kind}_")), ""):
+        return found
     name = f"{kind}_{len(rules)}"
     rules.append(f"{name}: {body}")
     return name

@@ -18,6 +18,8 @@ from sleuth.agents.trace import Trace, numbered
 from sleuth.corpora.records import Passage
 
 MAX_QUOTES = 4
+MAX_ITEMS = 8
+"""Of a question that asks for several things."""
 
 PROMPT = """Give the shortest answer to the question, then quote the sentences that decide it.
 Example question: Where was the director of Jaws born?
@@ -37,9 +39,10 @@ def user(question: str, passages: Sequence[Passage] = (), facts: Sequence[tuple[
     return "\n".join(lines + ([numbered(passages)] if passages else []))
 
 
-def target(answer: str, quotes: Sequence[str] | None) -> dict[str, Any]:
-    """The reply that a training example shows; ``quotes`` None for the closed-book form."""
-    return {"answer": answer} if quotes is None else {"answer": answer, "quotes": list(quotes)}
+def target(answer: str | Sequence[str], quotes: Sequence[str] | None) -> dict[str, Any]:
+    """The reply that a training example shows; several answers as a list, ``quotes`` None for the closed-book form."""
+    said = answer if isinstance(answer, str) else list(answer)
+    return {"answer": said} if quotes is None else {"answer": said, "quotes": list(quotes)}
 
 
 def schema(passages: Sequence[Passage], facts: Sequence[tuple[str, str]] = ()) -> JsonSchema:
@@ -47,7 +50,8 @@ def schema(passages: Sequence[Passage], facts: Sequence[tuple[str, str]] = ()) -
     if passages:
         texts = [p.text for p in passages] + [p.title for p in passages if p.title] + [a for _, a in facts]
         span = {"type": "string", "x-span": texts}
-        properties["answer"] = {"anyOf": [{"type": "string", "enum": ["yes", "no"]}, span]}
+        several = {"type": "array", "items": span, "minItems": 2, "maxItems": MAX_ITEMS}
+        properties["answer"] = {"anyOf": [{"type": "string", "enum": ["yes", "no"]}, span, several]}
         item = {"type": "string", "enum": quotable(passages), "x-quote": True}
         properties["quotes"] = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_QUOTES}
     return {
@@ -59,12 +63,16 @@ def schema(passages: Sequence[Passage], facts: Sequence[tuple[str, str]] = ()) -
 
 
 def read(text: str, passages: Sequence[Passage]) -> dict[str, Any]:
-    """``{"answer", "quotes", "shown"}``; a reply without JSON is taken as a bare answer, its first line only."""
+    """``{"answer", "items", "quotes", "shown"}``; a reply without JSON is taken as a bare answer, its first line only.
+
+    ``items`` are the answers of a list, each once, with ``answer`` as the line that names them; a single one has none.
+    """
     reply = parse_object(text)
-    found = strings(reply.get("answer"))
+    found = list(dict.fromkeys(strings(reply.get("answer"))))
     bare = "" if text.lstrip().startswith("{") else next(iter(text.strip().splitlines()), "")
     return {
-        "answer": found[0] if found else bare.strip(),
+        "answer": ", ".join(found) or bare.strip(),
+        "items": found if len(found) > 1 else [],
         "quotes": strings(reply.get("quotes", [])),
         "shown": [p.id for p in passages],
     }
@@ -95,7 +103,8 @@ _CLOSED = asking(
 async def act(trace: Trace, context: Context) -> Step:
     passages = _passages(trace, context)
     step = await (_GROUNDED if passages else _CLOSED).act(trace, context)
-    answer = checked(trace.question, step.parsed["answer"], step.parsed["quotes"], passages, context.fingerprint)
+    said = step.parsed
+    answer = checked(trace.question, said["answer"], said["quotes"], passages, context.fingerprint, said["items"])
     return dataclasses.replace(step, answer=answer)
 
 
