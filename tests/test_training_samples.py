@@ -250,7 +250,7 @@ def test_quotes_are_credited_with_what_they_can_still_change(policy: EmbeddedPol
         assert reply is not None
         settled = answered(reply, policy.tokens)
         assert 0 < settled < len(reply.token_ids)
-        assert policy.tokenizer.decode(reply.token_ids[:settled]).startswith('{"answer":"')
+        assert policy.tokenizer.decode(reply.token_ids[:settled]).startswith('{"answer":')
         for sample in (s for s in cut if s.episode == number):
             start = len(sample.ids) - len(reply.token_ids)
             for place, worth, step in zip(sample.drawn, sample.advantages, sample.steps, strict=True):

@@ -257,10 +257,10 @@ def test_a_reply_is_scored_where_its_schema_left_a_choice() -> None:
     tokens = tokenize(made, asked, grammars())
     assert made.decode(tokens.completion) == reply + "<|im_end|>"
     drawn = [(made.decode([i]), c) for i, c in zip(tokens.completion, tokens.choices, strict=True) if len(c)]
-    assert made.decode([*drawn[3][1]]) == "IT"  # the first letters of the two sentences
+    assert made.decode([*drawn[4][1]]) == "IT"  # the first letters of the two sentences
     assert len(drawn) < len(tokens.completion) / 2
     said = "".join(token for token, _ in drawn)
-    assert said == 're"T]'  # a word in r, not river, no longer span; which sentence, no other
+    assert said == '"re"T]'  # no list; a word in r, not river, no longer span; which sentence, no other
     never = dataclasses.replace(asked, completion=reply.replace("is red", "was red"))
     with pytest.raises(InputError, match="its schema does not allow"):
         tokenize(made, never, grammars())
