@@ -80,8 +80,8 @@ def checked(
     titles = {p.id: p.title for p in passages}
     parts = list(items) or [text[start:end] for start, end in sentences(text)]
     named = frozenset().union(*map(_content, items))
-    common = [c for c in citations if items and not named & _content(_carrying(c, titles))]
-    attached = (_attach(question, part, citations, titles, len(parts) == 1, common) for part in parts)
+    common = [c for c in citations if len(parts) == 1 or (items and not named & _content(_carrying(c, titles)))]
+    attached = (_attach(question, part, citations, titles, common) for part in parts)
     return Answer(
         text=text,
         sentences=tuple(s if s.supported else attributed(question, s, passages, fingerprint) for s in attached),
@@ -113,17 +113,13 @@ def _attach(
     question: str,
     sentence: str,
     citations: Sequence[Citation],
-    titles: dict[str, str],
-    alone: bool,
+    titles: Mapping[str, str],
     common: Sequence[Citation],
 ) -> Sentence:
-    """A sentence with its citations: all for a one-sentence answer (hops included), else those that share words, and
-    the ``common`` ones."""
-    if alone:
-        kept = tuple(citations)
-    else:
-        words = _content(sentence)
-        kept = tuple(c for c in citations if c in common or words & _content(_carrying(c, titles)))
+    """A sentence with the ``common`` citations (of a one-sentence answer all, hops included) and those that share words
+    with it."""
+    words = _content(sentence)
+    kept = tuple(c for c in citations if c in common or words & _content(_carrying(c, titles)))
     carried = [_carrying(c, titles) for c in kept]
     return Sentence(sentence, kept, bool(kept) and supports(question, sentence, carried))
 

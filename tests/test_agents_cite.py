@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sleuth.agents.cite import checked, locate, quotable, supports, verify
 from sleuth.agents.graph import build_graph
-from sleuth.agents.records import Citation, Episode
+from sleuth.agents.records import Answer, Citation, Episode, Sentence
 from sleuth.agents.rollout import rollout
 from sleuth.corpora.records import Passage
 from sleuth.eval.exports.formats import cited
@@ -121,6 +121,8 @@ def test_the_items_of_a_list_are_cited_one_by_one() -> None:
     assert ohio.supported and fish.supported and all(check.holds for check in verify(run, FilmStore()))
     names = {"jaws": "1", "spielberg": "2", "shark": "3"}
     assert cited(run.answer, names) == "Ohio [1] [2], fish [1] [3]"
+    elsewhere = Answer("Born there.\nHe left.", (Sentence("Born there."), Sentence("He left."), Sentence("Not in it.")))
+    assert cited(elsewhere, names) == "Born there. He left. Not in it."
     single = run_with({"answer": ["Ohio"], "quotes": [BIRTH]})
     assert single.answer and single.answer.text == "Ohio" and single.steps[-1].parsed["items"] == []
 

@@ -75,6 +75,18 @@ def test_tasks_with_several_answers_teach_lists(store: Path, tmp_path: Path) -> 
         assert all(any(item in quote for quote in reply["quotes"]) for item in said)
 
 
+def test_items_are_said_as_the_passages_spell_them(store: Path, tmp_path: Path) -> None:
+    asked = composed([task for task in read_tasks(store / "questions.jsonl") if task.hops == 1], 3)
+    rows = [row_of(task) for task in asked]
+    loud = [{**row, "answer_items": [item.upper() for item in row["answer_items"]]} for row in rows]
+    made = []
+    for name, given in (("plain", rows), ("loud", loud)):
+        write_rows(tmp_path / f"{name}.jsonl", given)
+        qa = own(store / "store", tmp_path / f"{name}.jsonl")
+        made.append(examples.build(None, {"answerer": {"own": 20}}, 0, range(10), own=lambda qa=qa: qa))
+    assert made[0] and made[0] == made[1]
+
+
 def test_a_recipe_begins_with_examples_of_its_own_tasks(tmp_path: Path, store: Path) -> None:
     base = make(tmp_path / "base", max_position_embeddings=4096)
     text = f"""

@@ -64,6 +64,16 @@ def test_cheating_earns_little(name: str) -> None:
     assert 0.0 <= got.reward <= most, (name, got.terms)
 
 
+def test_a_list_of_two_guesses_earns_what_word_f1_gives_it() -> None:
+    """Not little: docs/training.md says so, and what to do where a policy is found at it."""
+    hedged = grade(TASK, answered("Berlin, Cincinnati, Ohio", []), RewardSpec())
+    assert not hedged.success and hedged.reward == pytest.approx(0.8)
+    listed = dataclasses.replace(
+        TASK, answer_items=("Ohio",)
+    )  # where a list is asked for, an item too many costs as well
+    assert grade(listed, answered("Ohio, Berlin", []), RewardSpec()).reward == pytest.approx(2 / 3)
+
+
 def test_citing_everything_costs_even_where_the_answer_is_right() -> None:
     all_citing = grade(TASK, answered("Cincinnati, Ohio", quotable(PASSAGES)), RewardSpec())
     assert all_citing.terms["citation_f1"] == pytest.approx(2 * 0.25 / 1.25)  # 2 of 8 sentences, both found

@@ -276,6 +276,10 @@ def test_a_failing_group_gets_a_true_trajectory(tmp_path: Path, go: Any, folder:
         loose = Masks(engine.tokens, mode)
         made = true_episode(TASKS[0], rolled, loose)
         assert made and len(to_samples(made, [None, 1.0], loose)[0].drawn) > len(sample.drawn)
+    several = dataclasses.replace(TASKS[0], answers=("Cincinnati; Ohio",), answer_items=("Cincinnati", "Ohio"))
+    listed = true_episode(several, rolled, masks)
+    assert listed and listed.answer and [s.text for s in listed.answer.sentences] == ["Cincinnati", "Ohio"]
+    assert listed.steps[-1].parsed["items"] == ["Cincinnati", "Ohio"]
     elsewhere = dataclasses.replace(TASKS[0], supporting=("nowhere",))
     assert true_episode(elsewhere, rolled, masks) is None  # its evidence was not retrieved
     lines = go(tmp_path, spec)
@@ -302,6 +306,10 @@ def test_a_hinted_answer_is_trained_on_under_the_prompt_without_the_hint(engine:
     (true,) = [sample for sample in samples([group], guide, [None], masks) if sample.true]
     assert true.ids[: len(plain.completion.prompt_ids)] == plain.completion.prompt_ids
     assert list(set(true.advantages)) == [pytest.approx(2 / 3 / (1 / 3) ** 0.5)]  # 1 beside 0 and 0, by their deviation
+    several = dataclasses.replace(TASKS[0], answer_items=("Cincinnati", "Ohio"))
+    naming = ScriptedPolicy(lambda messages: {"answer": ["Ohio", "Cincinnati"], "quotes": [BIRTH]})
+    (group,) = grade_groups([(several, rolled)], reward, teacher(guide, masks, naming))
+    assert group.truth and group.truth.answer and group.truth.answer.text == "Ohio, Cincinnati"
     for said in ({"answer": "Cincinnati", "quotes": [BIRTH]}, "hm", PolicyError("timeout", "late")):
         teach = teacher(guide, masks, ScriptedPolicy(lambda messages, said=said: said))
         (group,) = grade_groups([(TASKS[0], rolled)], reward, teach)

@@ -54,7 +54,8 @@ def true_episode(task: Task, episodes: Sequence[Episode], masks: Masks) -> Episo
             continue
         _, shown, _ = place
         quotes = [quote for passage in shown for quote in quotable([passage]) if _is_evidence(task, passage, quote)]
-        for answer in task.answers if quotes else ():
+        several = [task.answer_items] if len(task.answer_items) > 1 else []
+        for answer in (*several, *task.answers) if quotes else ():
             made = replaced(episode, place, answer, quotes[: answerer.MAX_QUOTES], masks, "truth")
             if made is not None:
                 return made
@@ -108,11 +109,11 @@ def spoken(episode: Episode, place: Place, text: str, masks: Masks, version: str
     """`replaced` by what a reply says, each quote once."""
     said = answerer.read(text, place[1])
     quotes = list(dict.fromkeys(said["quotes"]))[: answerer.MAX_QUOTES]
-    return replaced(episode, place, said["answer"], quotes, masks, version)
+    return replaced(episode, place, said["items"] or said["answer"], quotes, masks, version)
 
 
 def replaced(
-    episode: Episode, place: Place, answer: str, quotes: Sequence[str], masks: Masks, version: str
+    episode: Episode, place: Place, answer: str | Sequence[str], quotes: Sequence[str], masks: Masks, version: str
 ) -> Episode | None:
     """The episode with another answer and quotes as its last reply; None where the grammar does not let them be said.
 
@@ -137,8 +138,9 @@ def replaced(
         prompt_tokens=last.completion.prompt_tokens,
         completion_tokens=len(ids),
     )
-    given = checked(episode.question, answer, quotes, shown, episode.fingerprint)
-    parsed = {**last.parsed, "answer": answer, "quotes": list(quotes)}
+    said = answerer.read(text, shown)
+    given = checked(episode.question, said["answer"], quotes, shown, episode.fingerprint, said["items"])
+    parsed = {**last.parsed, **said}
     step = dataclasses.replace(last, completion=completion, parsed=parsed, answer=given)
     return dataclasses.replace(episode, steps=(*episode.steps[:-1], step), answer=given, stop="answered")
 
@@ -151,4 +153,6 @@ def _is_evidence(task: Task, passage: Passage, quote: str) -> bool:
         return any(min(e["end"], start + len(quote)) - max(e["start"], start) > len(quote) / 2 for e in marked)
     if task.metadata.get("evidence"):
         return False
-    return passage.doc_id in task.supporting and any(a.lower() in quote.lower() for a in task.answers)
+    return passage.doc_id in task.supporting and any(
+        a.lower() in quote.lower() for a in task.answer_items or task.answers
+    )

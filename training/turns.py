@@ -242,9 +242,10 @@ def answer_list(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Examp
     The passages of a row with a scope (CommaQA) come from there alone: what a search ranks first, then other choices.
     """
     items = row["answer_items"]
-    scope = row["candidates"] if row.get("scope") else ()
-    found = [p for p in qa.search(row["question"], len(qa.passages)) if p.id in scope]
-    found = found or list({p.id: p for p in [*qa.search(row["question"], 4 * SEVERAL_READ), *qa.gold(row)]}.values())
+    if row.get("scope"):
+        found = [p for p in qa.search(row["question"], len(qa.passages)) if p.id in row["candidates"]]
+    else:
+        found = list({p.id: p for p in [*qa.search(row["question"], 4 * SEVERAL_READ), *qa.gold(row)]}.values())
     gold = row["supporting"] or [p.id for p in found]
     holding = [p for p in found if p.id in gold and any(find_span(item, f"{p.title} {p.text}") for item in items)]
     rest = [p for p in found if p not in holding]
@@ -255,18 +256,22 @@ def answer_list(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Examp
             passages = few + rng.sample(rest, min(len(rest), SEVERAL_READ - len(few)))
             passages.sort(key=found.index)
         read = "\n".join(f"{p.title} {p.text}" for p in passages)
-        quotes = {item: next((q for p in passages if (q := _naming(p, item, row["question"]))), "") for item in items}
-        named = sorted((item for item in items if quotes[item]), key=read.find)[: answerer.MAX_ITEMS]
+        places = (next((n for p in passages if (n := _naming(p, item, row["question"]))), None) for item in items)
+        quotes = dict(place for place in places if place)
+        named = sorted(quotes, key=read.find)[: answerer.MAX_ITEMS]
         if named:
             answer = named if len(named) > 1 else named[0]
             best = list(dict.fromkeys(quotes[item] for item in named))[: answerer.MAX_QUOTES]
             yield _answerer(qa, row, row["question"], passages, best, answer, [])
 
 
-def _naming(passage: Passage, item: str, question: str) -> str:
-    """The sentence that names an item; the first of a passage whose title does."""
-    first = passage.text[slice(*sentences(passage.text)[0])]
-    return sentence_with(passage, item, question) or (first if find_span(item, passage.title) and usable(first) else "")
+def _naming(passage: Passage, item: str, question: str) -> tuple[str, str] | None:
+    """An item as the passage spells it, and the sentence that names it; the first where only the title does."""
+    if quote := sentence_with(passage, item, question):
+        return find_span(item, quote), quote
+    first = next((passage.text[start:end] for start, end in sentences(passage.text)), "")
+    spelled = find_span(item, passage.title)
+    return (spelled, first) if spelled and usable(first) else None
 
 
 def answer_closed(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:

@@ -151,16 +151,17 @@ def _tool_output(call: ToolCall, passages: Mapping[str, Any]) -> str | None:
 
 
 def cited(answer: Answer | None, names: Mapping[str, str]) -> str:
-    """The answer's text, behind each of its sentences or items the citations as ``[name]``, by passage id."""
+    """The answer's sentences or items, each with its citations behind it as ``[name]``, by passage id."""
     if answer is None:
         return ""
-    text, done = "", 0
+    if not answer.sentences:
+        return answer.text
+    parts = []
     for sentence in answer.sentences:
         marks = dict.fromkeys(f"[{names[c.passage_id]}]" for c in sentence.citations if c.passage_id in names)
-        end = answer.text.index(sentence.text, done) + len(sentence.text)
-        text += " ".join([answer.text[done:end], *marks])
-        done = end
-    return text + answer.text[done:]
+        parts.append(" ".join([sentence.text, *marks]))
+    listed = ", ".join(sentence.text for sentence in answer.sentences) == answer.text
+    return (", " if listed else " ").join(parts)
 
 
 def deep_research_bench(source: Source, out: Path) -> Path:
