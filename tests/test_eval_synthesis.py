@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from pathlib import Path
 from random import Random
 
@@ -124,11 +125,14 @@ def test_every_question_holds_its_evidence_and_reads_back_and_the_seed_decides(
     store: Datastore, tmp_path: Path
 ) -> None:
     tasks, report = make_benchmark(store, 40, seed=3)
-    assert {"bridge", "comparison", "tree", "cloze"} <= {task.type for task in tasks}
+    assert {"bridge", "comparison", "tree", "cloze", "list"} <= {task.type for task in tasks}
     for task in tasks:
         spans = task.metadata["evidence"]
         assert all(store.document(s["document"]).text[s["start"] : s["end"]] == s["text"] for s in spans)
-        assert any(answer in spans[-1]["text"] for answer in task.answers)
+        if task.type == "list":
+            assert all(any(item in span["text"] for span in spans) for item in task.answer_items)
+        else:
+            assert any(answer in spans[-1]["text"] for answer in task.answers)
         assert not any(answer in task.question for answer in task.answers)
         assert set(task.supporting) == {span["document"] for span in spans}
     assert make_benchmark(store, 40, seed=3)[0] == tasks
@@ -154,6 +158,58 @@ def test_a_comparison_asks_something_of_the_one_chosen(store: Datastore) -> None
     tasks, _ = make_benchmark(store, 40, ["comparison"], seed=0)
     older = [t for t in tasks if "older of" in t.question and "Bell" in t.question and "Farro" in t.question]
     assert older and {t.answers[0] for t in older} <= {"1999", "Skive"}
+
+
+def test_a_list_asks_for_everything_that_shares_a_maker_and_nothing_may_be_missing(
+    store: Datastore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hash_embedder(monkeypatch)
+    (task,) = make_benchmark(store, 40, ["list"], seed=0)[0]
+    assert task.question == "Name every film that was released by Corvid Pictures."
+    assert task.answer_items == ("Glass Road", "Tin Harbour") and task.answers == ("Glass Road, Tin Harbour",)
+    assert set(task.supporting) == {"glass-road", "tin-harbour"}
+    _, (renamed_task,), _ = renamed([task], store.retriever("bm25"), store.document)
+    assert renamed_task.answers == (", ".join(renamed_task.answer_items),)
+    assert not set(renamed_task.answer_items) & set(task.answer_items)
+    mention = {"Rope": "A note on Corvid Pictures: Rope was theirs too."}
+    (tmp_path / "more").mkdir()
+    spoiled = Datastore.open(_build(tmp_path / "more", {**PAGES, **mention}))
+    with pytest.raises(InputError, match="none of which passed"):
+        make_benchmark(spoiled, 40, ["list"])
+
+
+PRODUCED = {
+    "Salt Year": "Salt Year is a drama film. It was produced by Nils Orr. It was released in 1950.",
+    "Long Ebb": "Long Ebb is a drama film. Long Ebb was produced by Nils Orr. It was released in 1970.",
+}
+
+
+def test_each_sub_question_has_its_own_answer_and_refers_to_earlier_ones_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hash_embedder(monkeypatch)
+    store = Datastore.open(_build(tmp_path, {**PAGES, **PRODUCED}))
+    tasks, _ = make_benchmark(store, 200, seed=1)
+    found = {}
+    for task in tasks:
+        answers: list[str] = []
+        for number, step in enumerate(task.metadata["decomposition"], 1):
+            referred = {int(n) for n in re.findall(r"#(\d)", step["question"])}
+            assert referred <= set(range(1, number)), step
+            asked = re.sub(r"#(\d)", lambda match: answers[int(match[1]) - 1], step["question"])  # noqa: B023
+            document = store.document(step["passage"])
+            assert step["answer"] in f"{document.title} {document.text}"
+            assert step["answer"] not in step["question"]
+            answers.append(step["answer"])
+            found[asked] = step["answer"]
+    assert (
+        "Which film was directed by Mara Oldwin?" in found
+        and found["Which director was born in 1950?"] == "Mara Oldwin"
+    )
+    assert found["Which film was produced by Nils Orr?"] == "Salt Year"
+    assert found["In which year was the film that was produced by Nils Orr released?"] == "1970"
+    assert found["Which film was produced by Nils Orr and was released in 1970?"] == "Long Ebb"
+    assert any("the older of Ines Farro (1961) and Oskar Bell (1931)" in asked for asked in found)
 
 
 @pytest.mark.parametrize(

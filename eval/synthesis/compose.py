@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from random import Random
 from typing import TypeAlias, TypeVar
 
-from sleuth.eval.synthesis.records import Fact, Relation
+from sleuth.eval.synthesis.records import Fact, Relation, Step
 
 Chain: TypeAlias = tuple[Fact, ...]
 T = TypeVar("T")
@@ -30,12 +30,13 @@ def chains(chain: Chain, hops: int, about: Mapping[str, Sequence[Fact]]) -> Iter
             yield from chains((*chain, fact), hops, about)
 
 
-def phrase(random: Random, chain: Chain, relation: Callable[[str], Relation]) -> tuple[str, list[str]]:
-    """The chain as one question, each inner fact as a phrase, and its sub-questions in MuSiQue's ``#1`` notation."""
-    subject, steps, asked = chain[0].subject, [], ""
+def phrase(random: Random, chain: Chain, relation: Callable[[str], Relation]) -> tuple[str, list[Step]]:
+    """The chain as one question, each inner fact as a phrase, and its steps."""
+    subject, asked = chain[0].subject, ""
+    steps: list[Step] = []
     for number, fact in enumerate(chain):
         asked = random.choice(relation(fact.relation).questions)
-        steps.append(ask(asked, fact.subject if number == 0 else f"#{number}", fact.be))
+        steps.append((ask(asked, fact.subject if number == 0 else f"#{number}", fact.be), fact.value))
         if number < len(chain) - 1:
             subject = random.choice(relation(fact.relation).phrases).format(s=subject, be=fact.be)
     return ask(asked, subject, chain[-1].be), steps

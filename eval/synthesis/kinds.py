@@ -5,6 +5,7 @@ chosen by its date, and something else is asked of it, so that guessing between 
 the one thing of a person or body that falls before or after a year. ``tree``: conditions that together leave one
 entity, one of them through a second document (InfoSeek, arXiv 2509.00375, with trees of depth two and no web pages).
 ``cloze``: a fact about a name that is left out of a quoted sentence; for corpora whose style the rules do not know.
+``list``: every thing of one kind that has the same maker, place or the like.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from sleuth.eval.answers import normalise
 from sleuth.eval.synthesis.compose import Chain, ask, by_entity, chains, in_turn, phrase
 from sleuth.eval.synthesis.entity import AGENT, Entity
 from sleuth.eval.synthesis.extract import Table
-from sleuth.eval.synthesis.records import Fact, Relation, written
+from sleuth.eval.synthesis.records import Fact, Relation, Step, written
 from sleuth.eval.synthesis.wording import Grammar
 
 YEARS_APART = 2
 """Least difference of two dates that are compared: a source that errs by a year must not turn the answer."""
 
 _AGES = {"birth": ("older", "younger"), "foundation": ("older", "newer")}
+ITEMS = (2, 8)
+"""Least and most of a list that is asked for; the answerer's grammar holds as many."""
 ROUNDS = 3
 """Times that the entities of one kind are paired at random for comparisons."""
 
@@ -40,8 +43,8 @@ class Candidate:
     facts: Chain
     """In order of look-up; the answer stands in the sentence of the last."""
     question: str
-    steps: tuple[str, ...]
-    """A sub-question per fact."""
+    steps: tuple[Step, ...]
+    """One for each of the first facts: a sentence that only gives a name needs none, nor does a list."""
     answers: tuple[str, ...]
     named: tuple[str, ...]
     """Keys of the entities that the question names."""
@@ -53,6 +56,8 @@ class Candidate:
     """Documents that hold the conditions' values too and are known not to fit."""
     matches: frozenset[str] = frozenset()
     """Where the question describes its answer: the keys of all entities of the table that fit it."""
+    items: tuple[str, ...] = ()
+    """Where the answer is a list: what it must hold."""
 
 
 Make: TypeAlias = Callable[[Table, Grammar, Random], Iterator[Candidate]]
@@ -104,18 +109,21 @@ def _compared(one: tuple[Fact, Fact], other: tuple[Fact, Fact], grammar: Grammar
     relation = grammar.relation(one[0].relation)
     earlier = random.random() < 0.5
     (dated, asked), loser = (one, other) if (one[0].when < other[0].when) == earlier else (other, one)
-    names = f"{one[0].subject} and {other[0].subject}"
-    if dated.relation in _AGES:
-        chosen = f"the {_AGES[dated.relation][not earlier]} of {names}"
-    else:
+
+    def chosen(names: str) -> str:
+        if dated.relation in _AGES:
+            return f"the {_AGES[dated.relation][not earlier]} of {names}"
         verb = relation.clause.format(be="was", v="").removesuffix(" in ")
-        chosen = f"whichever of {names} {verb} {'first' if earlier else 'later'}"
+        return f"whichever of {names} {verb} {'first' if earlier else 'later'}"
+
     template = _ending(random, grammar.relation(asked.relation))
     facts = (loser[0], dated, asked)
-    steps = [ask(relation.questions[0], fact.subject, fact.be) for fact in facts[:2]]
-    steps.append(ask(template, f"whichever of #1 and #2 is {'earlier' if earlier else 'later'}", asked.be))
+    pair = " and ".join(fact.subject for fact, _ in (one, other))
+    found = " and ".join(f"{fact.subject} (#{facts.index(fact) + 1})" for fact, _ in (one, other))
+    steps = [(ask(relation.questions[0], fact.subject, fact.be), fact.value) for fact in facts[:2]]
+    steps.append((ask(template, chosen(found), asked.be), asked.value))
     named = (one[0].entity, other[0].entity)
-    return Candidate("comparison", facts, ask(template, chosen, asked.be), tuple(steps), answers(asked), named)
+    return Candidate("comparison", facts, ask(template, chosen(pair), asked.be), tuple(steps), answers(asked), named)
 
 
 def _ending(random: Random, relation: Relation) -> str:
@@ -155,16 +163,20 @@ def _dated(table: Table, grammar: Grammar, head: str, side: str, year: int, pair
         for fact in table.facts
         if fact.relation == dated.relation and (fact.when[:4] < str(year)) == (side == "before")
     }
-    steps = {
-        shared: f"Which {head} {_clause(shared, grammar)}?",
-        dated: ask(grammar.relation(dated.relation).questions[0], "#1", dated.be),
-    }
     facts = _named_last(pair, entity)
+    when, fits = grammar.relation(dated.relation).questions[0], _clause(shared, grammar)
+    steps: list[Step]
+    if facts[0] is shared:
+        steps = [(f"Which {head} {fits}?", entity.base), (ask(when, "#1", dated.be), dated.value)]
+    else:
+        on = grammar.relation(dated.relation).clause.format(be=dated.be, v="#1")
+        steps = [(ask(when, f"the {head} that {fits}", dated.be), dated.value),
+                 (f"Which {head} {fits} and {on}?", entity.base)]  # fmt: skip
     return Candidate(
         kind="temporal",
         facts=facts,
-        question=f"Which {head} {_clause(shared, grammar)} and {time}?",
-        steps=tuple(steps.get(fact, f"What is the {head} called?") for fact in facts),
+        question=f"Which {head} {fits} and {time}?",
+        steps=tuple(steps),
         answers=(entity.base,),
         named=(),
         conditions=(shared.value,),
@@ -200,9 +212,9 @@ def _described(table: Table, grammar: Grammar, plain: Fact, through: Fact, leaf:
     outer = grammar.relation(through.relation).clause
     inner = outer.format(be=through.be, v=f"{article} {noun} {pronoun} {_clause(leaf, grammar)}")
     steps = {
-        leaf: f"Which {noun} {_clause(leaf, grammar)}?",
-        through: f"Which {entity.head} {outer.format(be=through.be, v='#1')}?",
-        plain: f"Which {entity.head} {_clause(plain, grammar)}?",
+        leaf: (f"Which {noun} {_clause(leaf, grammar)}?", through.value),
+        through: (f"Which {entity.head} {outer.format(be=through.be, v='#1')}?", entity.base),
+        plain: (f"Which {entity.head} {_clause(plain, grammar)}?", entity.base),
     }
     facts = (leaf, *_named_last((plain, through), entity))
     middles = _with(table, leaf)
@@ -213,7 +225,7 @@ def _described(table: Table, grammar: Grammar, plain: Fact, through: Fact, leaf:
         kind="tree",
         facts=facts,
         question=f"Which {entity.head} {_clause(plain, grammar)} and {inner}?",
-        steps=tuple(steps.get(fact, f"What is the {entity.head} called?") for fact in facts),
+        steps=tuple(steps[fact] for fact in facts if fact in steps),
         answers=(entity.base,),
         named=(),
         hidden=(through.value,),
@@ -233,11 +245,43 @@ def cloze(table: Table, grammar: Grammar, random: Random) -> Iterator[Candidate]
         question = ask(asked, described, fact.be).removesuffix("?")
         gap = mention.text.replace(mention.value, "____").strip().removesuffix(".")
         steps = (
-            f"Which {noun} is left out of this statement about {mention.subject}: “{gap}”?",
-            ask(asked, "#1", fact.be),
+            (f"Which {noun} is left out of this statement about {mention.subject}: “{gap}”?", mention.value),
+            (ask(asked, "#1", fact.be), fact.value),
         )
         yield Candidate(
             "cloze", (mention, fact), f"{question}: “{gap}”?", steps, answers(fact), (mention.entity,), (mention.value,)
+        )
+
+
+def listing(table: Table, grammar: Grammar, random: Random) -> Iterator[Candidate]:
+    """All things of one kind that share a maker, a place or the like; the answer is the list of them.
+
+    Questions with many answers over many documents are QAMPARI's (arXiv 2205.12665).
+    """
+    groups: dict[tuple[str, str, str], list[Fact]] = defaultdict(list)
+    for fact in table.facts:
+        entity = table.entities[fact.entity]
+        if entity.head and not fact.when and grammar.relation(fact.relation).clause:
+            groups[_noun(entity), fact.relation, normalise(fact.value)].append(fact)
+    found = []
+    for (noun, *_), group in groups.items():
+        each = {fact.entity: fact for fact in reversed(group)}
+        if ITEMS[0] <= len(each) <= ITEMS[1]:
+            found.append((noun, [each[key] for key in sorted(each)]))
+    for noun, group in in_turn(random, found, lambda item: (item[0], item[1][0].relation)):
+        listed = [table.entities[fact.entity] for fact in group]
+        items = tuple(entity.base for entity in listed)
+        which = "who" if listed[0].person else "that"
+        yield Candidate(
+            kind="list",
+            facts=tuple(part for fact, entity in zip(group, listed, strict=True) for part in _with_name(fact, entity)),
+            question=f"Name every {noun} {which} {_clause(group[0], grammar)}.",
+            steps=(),
+            answers=(", ".join(items),),
+            named=(),
+            conditions=(group[0].value,),
+            matches=frozenset(_with(table, group[0])),
+            items=items,
         )
 
 
@@ -260,8 +304,18 @@ def _named_last(facts: tuple[Fact, Fact], entity: Entity) -> tuple[Fact, ...]:
     """The fact whose sentence holds the name goes last; where neither does, the lead sentence follows."""
     if any(entity.base in fact.text for fact in facts):
         return tuple(sorted(facts, key=lambda fact: entity.base in fact.text))
+    return (*facts, _name_of(entity))
+
+
+def _with_name(fact: Fact, entity: Entity) -> Chain:
+    """The fact; where its sentence does not say whose it is, the lead sentence before it."""
+    return (fact,) if entity.base in fact.text else (_name_of(entity), fact)
+
+
+def _name_of(entity: Entity) -> Fact:
+    """What the lead sentence says: the name."""
     doc_id, start, end, text = entity.lead
-    return (*facts, Fact(entity.key, entity.name, "name", entity.base, doc_id, start, end, text))
+    return Fact(entity.key, entity.name, "name", entity.base, doc_id, start, end, text)
 
 
 def answers(fact: Fact) -> tuple[str, ...]:
@@ -276,4 +330,5 @@ KINDS: dict[str, Make] = {
     "temporal": temporal,
     "tree": tree,
     "cloze": cloze,
+    "list": listing,
 }

@@ -149,7 +149,13 @@ class Synthesis:
             self._uses.update(_keys(candidate))
             self.kept[kind] += 1
             return task_of(
-                _id(candidate), kind, candidate.facts, candidate.question, candidate.steps, candidate.answers
+                _id(candidate),
+                kind,
+                candidate.facts,
+                candidate.question,
+                candidate.steps,
+                candidate.answers,
+                candidate.items,
             )
         del self._left[kind]
         return None

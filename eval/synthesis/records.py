@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sleuth.eval.records import Task
 
@@ -62,13 +63,23 @@ def written(fact: Fact) -> str:
     return f"the {fact.value}" if re.search(rf"\bthe {re.escape(fact.value)}", fact.text) else fact.value
 
 
+Step: TypeAlias = tuple[str, str]
+"""A sub-question, where ``#1`` stands for the first one's answer (MuSiQue's notation), and its own answer."""
+
+
 def task_of(
-    id_: str, kind: str, facts: Sequence[Fact], question: str, steps: Sequence[str], answers: Sequence[str] = ()
+    id_: str,
+    kind: str,
+    facts: Sequence[Fact],
+    question: str,
+    steps: Sequence[Step],
+    answers: Sequence[str] = (),
+    items: Sequence[str] = (),
 ) -> Task:
     """The task that asks for the last fact's value (or ``answers``) through the others, in order.
 
-    ``steps``: one sub-question per fact, where ``#1`` stands for the first one's answer (MuSiQue's notation). ``hops``
-    counts documents.
+    ``steps``: one for each of the first facts; a list has none. ``items``: what a list must hold.
+    ``hops`` counts documents.
     """
     supporting = tuple(dict.fromkeys(fact.doc_id for fact in facts))
     return Task(
@@ -79,11 +90,13 @@ def task_of(
         support_mode="all",
         type=kind,
         hops=len(supporting),
+        answer_items=tuple(items),
         metadata={
             "relations": [fact.relation for fact in facts],
+            "values": [fact.value for fact in facts],
             "decomposition": [
-                {"question": step, "answer": fact.value, "passage": fact.doc_id}
-                for step, fact in zip(steps, facts, strict=True)
+                {"question": asked, "answer": answer, "passage": fact.doc_id}
+                for (asked, answer), fact in zip(steps, facts, strict=False)
             ],
             "evidence": [
                 {"document": fact.doc_id, "start": fact.start, "end": fact.end, "text": fact.text} for fact in facts

@@ -79,10 +79,9 @@ def _copy(source: Document, change: Callable[[str], str]) -> Document:
 
 
 def _names(tasks: Sequence[Task], sources: Mapping[str, Document]) -> set[str]:
-    """Titles of the evidence, and answers of every step that are not years."""
+    """Titles of the evidence, and what it says where that is no year."""
     titles = {re.sub(r"\s*\([^)]*\)$", "", sources[id_].title) for task in tasks for id_ in task.supporting}
-    steps = (step["answer"] for task in tasks for step in task.metadata["decomposition"])
-    return titles | {answer for answer in steps if not answer.isdigit()}
+    return titles | {value for task in tasks for value in task.metadata["values"] if not value.isdigit()}
 
 
 def _invented(names: Iterable[str], sources: Iterable[Document], random: Random) -> dict[str, str]:
@@ -133,9 +132,16 @@ def _task(task: Task, copies: Mapping[str, Document], change: Callable[[str], st
         id=f"renamed-{task.id}",
         question=_capital(change(task.question)),
         answers=tuple(map(change, task.answers)),
+        answer_items=tuple(map(change, task.answer_items)),
         supporting=tuple(copies[id_].id for id_ in task.supporting),
         type=f"renamed-{task.type}",
-        metadata={**task.metadata, "base_id": task.id, "decomposition": steps, "evidence": spans},
+        metadata={
+            **task.metadata,
+            "base_id": task.id,
+            "values": list(map(change, task.metadata["values"])),
+            "decomposition": steps,
+            "evidence": spans,
+        },
     )
 
 
@@ -143,7 +149,12 @@ def _failed(source: Task, made: Task, words: Mapping[str, str]) -> str:
     """The first check that a renamed task does not pass; empty where it passes all."""
     if any(span["start"] < 0 for span in made.metadata["evidence"]):
         return "evidence is not verbatim"
-    if not any(answer in made.metadata["evidence"][-1]["text"] for answer in made.answers):
+    texts = [span["text"] for span in made.metadata["evidence"]]
+    if made.answer_items:
+        said = all(any(item in text for text in texts) for item in made.answer_items)
+    else:
+        said = any(answer in texts[-1] for answer in made.answers)
+    if not said:
         return "answer is not in the last evidence"
     if made.question == source.question:
         return "nothing to rename"

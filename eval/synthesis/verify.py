@@ -63,7 +63,9 @@ class Verifier:
         )
 
     def answered(self, candidate: Candidate) -> bool:
-        """An accepted answer stands in the last evidence sentence."""
+        """An accepted answer stands in the last evidence sentence, each item of a list in one."""
+        if candidate.items:
+            return all(any(item in fact.text for fact in candidate.facts) for item in candidate.items)
         return any(answer in candidate.facts[-1].text for answer in candidate.answers)
 
     def not_given_away(self, candidate: Candidate) -> bool:
@@ -89,8 +91,8 @@ class Verifier:
         )
 
     def no_equal(self, candidate: Candidate) -> bool:
-        """Where the question describes its answer, one entity of the table fits."""
-        return not candidate.conditions or len(candidate.matches) == 1
+        """Where the question describes its answer, as many entities of the table fit as are asked for."""
+        return not candidate.conditions or len(candidate.matches) == len(candidate.items or candidate.answers[:1])
 
     def no_rival(self, candidate: Candidate) -> bool:
         """No other sentence of the store says the same relation of the same subject with another value."""
@@ -105,14 +107,14 @@ class Verifier:
         )
 
     def no_short_cut(self, candidate: Candidate) -> bool:
-        """No single passage holds an answer beside everything that the question names."""
+        """No single passage holds an answer (or all items of a list) beside everything that the question names."""
         if len({fact.doc_id for fact in candidate.facts}) < 2:
             return True
         needed = [self.table.entities[key].base for key in candidate.named] or list(candidate.conditions)
         query = " ".join([*needed, candidate.answers[0]])
         hits = self.retriever.search([query, candidate.question], RIVALS)
         return not any(
-            all(name in text for name in needed) and any(answer in text for answer in candidate.answers)
+            all(name in text for name in needed) and _answers(candidate, text)
             for found in hits
             for text in (f"{hit.passage.title} {hit.passage.text}" for hit in found)
         )
@@ -130,10 +132,10 @@ class Verifier:
         )
 
     def reads_well(self, candidate: Candidate) -> bool:
-        """One sentence that begins with a capital and ends in a question mark, without doubled words."""
+        """One sentence with a capital first and a question mark (a list's: a full stop) last, no word doubled."""
         question = re.sub(r": “[^”]*”\?$", "?", candidate.question)
         return (
-            re.fullmatch(r"[A-Z][^{}|<>\n]*[^\s?.,]\?", question) is not None
+            re.fullmatch(r"[A-Z][^{}|<>\n]*[^\s?.,]" + (r"\." if candidate.items else r"\?"), question) is not None
             and re.search(r"\b(\w+) \1\b", question) is None
             and len(question.split()) <= MOST_WORDS
             and question.count('"') % 2 == 0
@@ -159,6 +161,12 @@ _COMMON = frozenset("of in and at for on by to from de la le der von van film so
 
 def _telling(text: str) -> set[str]:
     return {word for word in normalise(text).split() if word not in _COMMON and len(word) > 1}
+
+
+def _answers(candidate: Candidate, text: str) -> bool:
+    if candidate.items:
+        return all(item in text for item in candidate.items)
+    return any(answer in text for answer in candidate.answers)
 
 
 def _split(text: str) -> Iterator[str]:
