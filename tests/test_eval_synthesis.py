@@ -121,6 +121,16 @@ def test_a_mention_inside_a_longer_term_is_none() -> None:
     assert "Ines Farro" in {f.value for f in mentions(documents(pages), table) if f.entity == "Brackwater Hall"}
 
 
+def test_mentions_come_in_the_order_of_the_text() -> None:
+    named = ["Oskar Bell", "Tin Harbour", "Ines Farro", "Glass Road", "Mara Oldwin"]
+    pages = {
+        **PAGES,
+        "Perola": f"Perola is a town. The fair shows pictures of {', '.join(named[:-1])} and {named[-1]}.",
+    }
+    table = extract(documents(pages), grammar())
+    assert [f.value for f in mentions(documents(pages), table) if f.entity == "Perola"] == named
+
+
 def test_every_question_holds_its_evidence_and_reads_back_and_the_seed_decides(
     store: Datastore, tmp_path: Path
 ) -> None:

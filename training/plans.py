@@ -73,7 +73,8 @@ def resolved(steps: Sequence[str], answers: Sequence[str]) -> list[str]:
 def from_decomposition(row: Row) -> list[str]:
     """Steps of a set that marks a passage for each (MuSiQue, MoreHopQA); logic steps without a passage are left out.
 
-    Empty when a later step refers to no earlier answer, so that nothing unlinked is taught.
+    Empty when a later step refers to no earlier answer and an earlier answer is not used later, so that nothing unlinked
+    is taught.
     """
     steps: list[str] = []
     answers: list[str] = []
@@ -88,7 +89,8 @@ def from_decomposition(row: Row) -> list[str]:
                 step = step.replace(said, f"#{number}") if said else step
         steps.append(step)
         answers.append(part["answer"].strip())
-    linked = all("#" in step for step in steps[1:]) or row["id"].startswith("musique")
+    used = all(any(f"#{n}" in later for later in steps[n:]) for n in range(1, len(steps)))
+    linked = used or all("#" in step for step in steps[1:]) or row["id"].startswith("musique")
     return steps if linked and len(steps) <= MAX_STEPS else []
 
 

@@ -73,8 +73,8 @@ def mentions(documents: Iterable[Document], table: Table) -> Iterator[Fact]:
         for start, end in opening(document.text):
             text = document.text[start:end]
             if MENTION_CHARS[0] <= end - start <= MENTION_CHARS[1] and not re.search(r"[\n\"“”]", text):
-                for name in {found[0] for found in NAME.finditer(text)} & keys.keys():
-                    if text.count(name) == 1 and keys[name] != entity.key and _alone(name, text):
+                for name in dict.fromkeys(found[0] for found in NAME.finditer(text)):  # in order: the seed decides
+                    if name in keys and text.count(name) == 1 and keys[name] != entity.key and _alone(name, text):
                         yield Fact(
                             entity.key, entity.name, "mentions", name, document.id, start, end, text, keys[name], "is"
                         )
