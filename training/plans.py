@@ -73,8 +73,7 @@ def resolved(steps: Sequence[str], answers: Sequence[str]) -> list[str]:
 def from_decomposition(row: Row) -> list[str]:
     """Steps of a set that marks a passage for each (MuSiQue, MoreHopQA); logic steps without a passage are left out.
 
-    Empty when a later step refers to no earlier answer and an earlier answer is not used later, so that nothing unlinked
-    is taught.
+    Empty when a later step refers to no earlier answer and some answer is not used later: nothing unlinked is taught.
     """
     steps: list[str] = []
     answers: list[str] = []
