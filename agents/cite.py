@@ -168,10 +168,14 @@ class Check:
     """The passage was retrieved in this very run."""
     supported: bool
     """The sentence's quotes carry it."""
+    on_topic: bool
+    """The quote or its passage's title shares a content word with the question or the sentence. Lexical: one in another
+    language shares none."""
 
     @property
     def holds(self) -> bool:
-        """Whether the citation stands where it says. Support is reported beside it: it judges the sentence."""
+        """Whether the citation stands where it says. Support and topic are reported beside it: words alone decide
+        them."""
         return self.same_store and self.exists and self.verbatim and self.retrieved
 
 
@@ -185,8 +189,11 @@ def verify(episode: Episode, store: Retriever) -> list[Check]:
     checks = []
     for sentence in episode.answer.sentences:
         passages = {c.passage_id: _fetch(store, c.passage_id) for c in sentence.citations}
-        carried = [f"{p.title} {p.text[c.start : c.end]}" for c in sentence.citations if (p := passages[c.passage_id])]
-        supported = supports(episode.question, sentence.text, carried)
+        carried = {
+            c: f"{p.title} {p.text[c.start : c.end]}" for c in sentence.citations if (p := passages[c.passage_id])
+        }
+        supported = supports(episode.question, sentence.text, list(carried.values()))
+        topic = _content(episode.question) | _content(sentence.text)
         for citation in sentence.citations:
             passage = passages[citation.passage_id]
             exists = passage is not None and 0 <= citation.start < citation.end <= len(passage.text)
@@ -200,6 +207,7 @@ def verify(episode: Episode, store: Retriever) -> list[Check]:
                     exists and verbatim,
                     citation.passage_id in retrieved,
                     supported,
+                    bool(topic & _content(carried.get(citation, ""))),
                 )
             )
     return checks

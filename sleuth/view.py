@@ -23,6 +23,7 @@ SHOWN_HITS = 4
 LABEL = 8
 """Columns of the word that opens a line."""
 HOLDS, FAILS, UNCHECKED = ("✓", "green"), ("✗", "red"), ("•", "dim")
+STRAY = ("~", "yellow")
 
 
 class Live:
@@ -74,13 +75,14 @@ def answer(
 ) -> RenderableType:
     """The answer with its citations: ✓ for one that ``checks`` found to hold, ✗ for one that does not, • unchecked.
 
+    ~ stands where it says too, but shares no word with the question or the answer.
     ``urls`` maps document ids to addresses; ``checks`` come from `cite.verify` against a store.
     """
     from rich.console import Group
     from rich.text import Text
 
     given = episode.answer
-    marks = {check.citation: HOLDS if check.holds else FAILS for check in checks or ()}
+    marks = {check.citation: _mark(check) for check in checks or ()}
     parts: list[Text] = [Text(plain(given.text) if given else "no answer", style="bold")]
     parts += list(_citations(given, episode.passages(), urls or {}, marks)) if given else []
     if episode.stop.startswith("budget:"):
@@ -88,6 +90,12 @@ def answer(
     if episode.error:
         parts.append(Text(f"  {plain(episode.error)}", "red"))
     return Group(*parts)
+
+
+def _mark(check: Check) -> tuple[str, str]:
+    if not check.holds:
+        return FAILS
+    return HOLDS if check.on_topic else STRAY
 
 
 def _citations(
@@ -104,7 +112,8 @@ def _citations(
             url = urls.get(passage.doc_id, "") if passage else ""
             quote = " ".join(plain(citation.quote).split())
             mark = marks.get(citation, UNCHECKED)
-            yield Text.assemble("  ", mark, f" “{quote}” ", (f"— {title}", "italic"))
+            stray = ("  stands there, but says nothing of question or answer", "yellow") if mark == STRAY else ""
+            yield Text.assemble("  ", mark, f" “{quote}” ", (f"— {title}", "italic"), stray)
             if url:
                 yield Text(f"    {plain(url)}", "dim")
         if sentence.citations and not sentence.supported:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from sleuth import view
 from sleuth.agents.cite import checked, locate, quotable, supports, verify
 from sleuth.agents.graph import build_graph
 from sleuth.agents.records import Answer, Citation, Episode, Sentence
@@ -53,6 +56,22 @@ def test_each_way_to_forge_a_citation_is_found() -> None:
     assert not verify(with_citation(run, start=-5, end=3), store)[0].exists
     assert not verify(with_citation(run, end=10_000), store)[0].exists
     assert not verify(with_citation(run, quote=FILM.replace("1975", "1976")), store)[0].verbatim
+
+
+def test_a_citation_that_says_nothing_of_question_or_answer_holds_and_is_marked() -> None:
+    run, shark = episode(), "A shark is a kind of fish."
+    assert run.answer is not None
+    (sentence,) = run.answer.sentences
+    stray = Citation(sentence.citations[0].fingerprint, "shark", 0, len(shark), shark)
+    altered = dataclasses.replace(sentence, citations=(*sentence.citations, stray))
+    run = dataclasses.replace(run, answer=dataclasses.replace(run.answer, sentences=(altered,)))
+    checks = verify(run, FilmStore())
+    assert [(check.holds, check.on_topic) for check in checks] == [(True, True), (True, True), (True, False)]
+    out = io.StringIO()
+    Console(file=out, width=200).print(view.answer(run, checks=checks))
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines if "“" in line] == ["✓", "✓", "~"]
+    assert "says nothing of question or answer" in lines[-1] and "says nothing" not in lines[1]
 
 
 def test_an_answer_without_a_carrying_quote_gets_the_sentence_that_carries_it() -> None:

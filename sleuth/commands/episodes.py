@@ -59,7 +59,8 @@ def verify(
     """Recompute every kept citation from the store alone; leaves with 7 when one does not hold.
 
     A citation holds when it names this store's fingerprint, its passage and span exist, the store's characters there
-    equal the quote, and the run had retrieved the passage. Example: sleuth verify runs/ask.jsonl store
+    equal the quote, and the run had retrieved the passage. Whether the quotes carry the answer, and share a word with it
+    or the question, is counted beside that. Example: sleuth verify runs/ask.jsonl store
     """
     from sleuth.agents import cite, episodes
     from sleuth.retrieval.sources import open_any
@@ -89,5 +90,5 @@ def _summary(rows: list[dict[str, Any]]) -> None:
             failed = [name for name in ("same_store", "exists", "verbatim", "retrieved") if not row[name]]
             place = row["citation"]
             say(f"✗ {row['episode']} {place['passage_id']}:{place['start']}-{place['end']} not {', '.join(failed)}")
-    kinds = ("same_store", "exists", "verbatim", "retrieved", "holds", "supported")
+    kinds = ("same_store", "exists", "verbatim", "retrieved", "holds", "supported", "on_topic")
     table(("citations", *kinds), [(len(rows), *(sum(row[kind] for row in rows) for kind in kinds))])
