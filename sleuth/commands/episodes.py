@@ -59,8 +59,8 @@ def verify(
     """Recompute every kept citation from the store alone; leaves with 7 when one does not hold.
 
     A citation holds when it names this store's fingerprint, its passage and span exist, the store's characters there
-    equal the quote, and the run had retrieved the passage. Whether the quotes carry the answer, and share a word with it
-    or the question, is counted beside that. Example: sleuth verify runs/ask.jsonl store
+    equal the quote, and the run had retrieved the passage. Counted beside that: whether quotes carry the answer, and
+    whether each shares a word with it or the question. Example: sleuth verify runs/ask.jsonl store
     """
     from sleuth.agents import cite, episodes
     from sleuth.retrieval.sources import open_any
