@@ -10,6 +10,8 @@ import pytest
 from sleuth.eval.split import bucket, reporting_only
 from sleuth.training.examples import build
 from sleuth.training.sets import load
+from sleuth.training.tasks import TaskSpec, open_tasks
+from tests.retrieval_stores import use_hash_embedder
 from tests.training_data import write
 
 PEOPLE = [f"{first} {last}" for first in ("Anna", "Boris", "Clara", "David") for last in ("Adler", "Brandt", "Corvin")]
@@ -52,6 +54,16 @@ def test_made_questions_come_from_the_passages_and_keep_clear_of_reporting_rows(
         for piece in row["evidence"]:
             text = qa.passages[piece["document"]].text
             assert text[piece["start"] : piece["end"]] == piece["text"]
+
+
+def test_rewards_are_given_for_them_too_and_they_are_no_dev_tasks(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hash_embedder(monkeypatch)
+    store, train, dev = open_tasks(TaskSpec(sets={"made_hotpotqa_s": 9}), data, tmp_path, 0)
+    assert len(train) == 9 and not dev and {bucket({"id": task.id}) for task in train} <= set(range(4, 10))
+    assert all(task.supporting and task.answers for task in train)
+    assert store.search(["Lantern 3"], 1)[0][0].passage.id.startswith("f3")
 
 
 def test_they_give_examples_of_every_role_from_the_training_buckets_alone(data: Path) -> None:

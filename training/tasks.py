@@ -13,11 +13,11 @@ from typing import Literal
 
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Document
-from sleuth.eval.load import corpus_path, is_reporting, loader, read_tasks, select
+from sleuth.eval.load import corpus_path, is_reporting, loader, read_tasks, select, task_of
 from sleuth.eval.records import Task
 from sleuth.eval.split import bucket
 from sleuth.retrieval.records import Retriever
-from sleuth.training.sets import SHARED_CORPUS
+from sleuth.training.sets import MADE, SHARED_CORPUS, load
 
 HELD_OUT = 3
 """Bucket of rows that are looked at while training but not trained on."""
@@ -40,7 +40,8 @@ class TaskSpec:
 
     world: WorldSpec = field(default_factory=WorldSpec)
     sets: Mapping[str, int] = field(default_factory=dict)
-    """At most so many training questions of each set in the data folder."""
+    """At most so many training questions of each set in the data folder; ``made_`` before a name: questions made by
+    rules from its passages, none of which is a dev task."""
     questions: str = ""
     """A JSONL file of tasks over ``store``; one in ten is held out."""
     store: str = ""
@@ -71,7 +72,7 @@ def open_tasks(
         if data is None:
             raise InputError(f"tasks.sets {', '.join(spec.sets)}: needs --data, the folder with qa/ and corpora/")
         train, dev = _sets(spec.sets, data, seed)
-        corpora = {SHARED_CORPUS.get(name, name): None for name in spec.sets}
+        corpora = {SHARED_CORPUS.get(name, name): None for name in (n.removeprefix(MADE) for n in spec.sets)}
         store = build_once([corpus_path(name, data) for name in corpora], room / "store")
     else:
         rows = read_tasks(spec.questions)
@@ -98,9 +99,9 @@ def _sets(sets: Mapping[str, int], data: str | Path, seed: int) -> tuple[list[Ta
     train: list[Task] = []
     dev: list[Task] = []
     for name, count in sets.items():
-        rows = loader(name)(data)
+        rows = [task_of(row) for row in load(data, name).rows] if name.startswith(MADE) else loader(name)(data)
         train += select([t for t in rows if not is_reporting(t) and _bucket(t) != HELD_OUT], count, seed)
-        dev += [t for t in rows if _bucket(t) == HELD_OUT]
+        dev += [t for t in rows if _bucket(t) == HELD_OUT and not name.startswith(MADE)]
     return train, dev
 
 
