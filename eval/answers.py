@@ -24,7 +24,7 @@ _ARTICLES_OF = {
     "en": _ARTICLES,
     "de": re.compile(r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
     "es": re.compile(r"\b(un|una|unos|unas|el|la|los|las)\b"),
-    "ar": re.compile(r"(?:(?<=\s)|^)ال"),
+    "ar": re.compile("ال"),  # inside words too, as the script does
 }
 _HAN = re.compile("([\u4e00-\u9fff\u3400-\u4dbf])")
 

@@ -36,7 +36,7 @@ class Calibration:
     aurc: float
     """Area under the risk-coverage curve; 0 is perfect, 1 - accuracy is what a confidence that says nothing gives."""
     excess_aurc: float
-    """AURC less that of the best possible order of the same answers."""
+    """AURC less that of the best possible order of the same answers, each at a confidence of its own: at least 0."""
     ece: float
 
 
@@ -57,7 +57,7 @@ def calibration(rows: Sequence[Scored], right: str = "em", confidence: str = "co
     found, missing = pairs(rows, right, confidence)
     if not found:
         return None
-    best = [(float(ok), ok) for _, ok in found]
+    best = [(-place, ok) for place, ok in enumerate(sorted((ok for _, ok in found), reverse=True))]
     return Calibration(
         n=len(found),
         missing=missing,

@@ -129,7 +129,9 @@ def _majority(samples: Sequence[tuple[str | None, str]]) -> Verdict:
     ranked = votes.most_common()
     unread = [why for grade, why in samples if grade is None]
     if 2 * len(unread) >= len(samples):
-        return Verdict(None, cause=f"{len(unread)} of {len(samples)} replies give no grade: {unread[0]}", votes=votes)
+        return Verdict(
+            None, cause=f"{len(unread)} of {len(samples)} replies give no grade: {unread[0]}", votes=dict(votes)
+        )
     if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
         return Verdict(None, cause=f"no majority: {dict(ranked)}", votes=dict(votes))
     won = ranked[0][0]

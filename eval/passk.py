@@ -47,7 +47,7 @@ def repeated(reports: Sequence[Report]) -> list[list[Report]]:
     alike: dict[str, dict[str, Report]] = {}
     for report in reports:
         config = {key: value for key, value in report.config.items() if key != "seed"}
-        versions = sorted({row.policy_version for row in report.scored})
+        versions = sorted({row.policy_version for row in report.scored if row.policy_version})  # a failed run has none
         key = json.dumps([report.benchmark, config, versions], sort_keys=True)
         alike.setdefault(key, {}).setdefault(str(report.config.get("seed")), report)
     return [list(seeds.values()) for seeds in alike.values() if len(seeds) > 1]

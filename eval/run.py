@@ -181,14 +181,14 @@ def named_apart(reports: Sequence[Report]) -> list[Report]:
     """Equal names made different: by policy where that tells them apart, otherwise by where their episodes lie."""
     counts = Counter(report.name for report in reports)
     policies = Counter((report.name, report.config.get("policy")) for report in reports)
-    shared = os.path.commonpath([os.path.dirname(report.episodes) for report in reports]) if reports else ""
+    shared = os.path.commonpath([os.path.dirname(os.path.abspath(report.episodes)) for report in reports] or ["."])
     renamed = []
     for report in reports:
         name, policy = report.name, report.config.get("policy")
         if counts[name] > 1 and policies[name, policy] == 1:
             name = f"{name}, {policy}"
         elif counts[name] > 1:
-            name = f"{name} ({os.path.relpath(report.episodes, shared or '.')})"
+            name = f"{name} ({os.path.relpath(report.episodes, shared)})"
         renamed.append(dataclasses.replace(report, name=name))
     return renamed
 

@@ -80,13 +80,16 @@ def test_rows_that_accept_nothing_are_not_judged() -> None:
     assert "no accepted answer" in verdict(says(), "x", Task("t", "q")).cause
 
 
-def test_the_majority_of_samples_decides() -> None:
+def test_the_majority_of_samples_decides(tmp_path: Path) -> None:
     yes, no = {"reason": "y", "grade": "correct"}, {"reason": "n", "grade": "incorrect"}
     found = verdict(says(yes, no, yes), samples=3)
     assert (found.grade, found.reason, found.votes) == ("correct", "y", {"correct": 2, "incorrect": 1})
     assert "no majority" in verdict(says(yes, no), samples=2).cause
     assert verdict(says(yes, "junk", yes), samples=3).grade == "correct"
     assert "2 of 3 replies" in verdict(says(yes, "junk", "junk"), samples=3).cause
+    path = tmp_path / "verdicts.jsonl"
+    asyncio.run(judge_all(Judge(says(yes, "junk", "junk"), samples=3), [(TASK, "Varga")], path=path))
+    assert json.loads(path.read_text())["votes"] == {"correct": 1}
 
 
 def test_verdicts_are_kept_and_failures_are_asked_again(tmp_path: Path) -> None:
@@ -159,6 +162,14 @@ def test_calibration_counts_what_has_no_confidence() -> None:
     assert found is not None
     assert (found.n, found.missing, found.accuracy, found.excess_aurc) == (2, 2, 0.5, 0.0)
     assert calibration(rows[2:]) is None
+
+
+def test_the_best_order_of_the_same_answers_is_no_worse_than_any() -> None:
+    rows = [scored(str(n), em=float(n < 40), confidence=1 - n / 100) for n in range(100)]
+    found = calibration(rows)
+    assert found is not None and found.excess_aurc == pytest.approx(0)
+    turned = calibration([scored(str(n), em=float(n < 40), confidence=n / 100) for n in range(100)])
+    assert turned is not None and turned.excess_aurc > 0.4
 
 
 def test_pass_at_k_by_hand() -> None:

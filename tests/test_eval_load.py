@@ -232,6 +232,39 @@ def test_fanoutqa_as_published() -> None:
     }
     (made,) = fanout(row)
     assert made["answer_items"] == ["A", "1", "yes", "B"] and made["supporting"] == ["T", "U"]
+    (shared,) = fanout({**row, "answer": {"A": "oil", "B": "oil"}})
+    assert shared["answer_items"] == ["A", "oil", "B", "oil"]
+
+
+def test_sentences_of_2wikimultihopqa_are_kept_apart(tmp_path: Path) -> None:
+    row = {
+        "_id": "1", "type": "compositional", "question": "Where was its director born?", "answer": "Lund",
+        "context": [["Ash", ["Ash is a film by Bo Lind.", "It was shot in 1995."]],
+                    ["Bo Lind", ["He was born in Lund."]]],
+        "supporting_facts": [["Ash", 0], ["Bo Lind", 0]], "evidences": [["Ash", "director", "Bo Lind"]],
+    }  # fmt: skip
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps([row]))
+    chosen = BENCHMARKS["2wikimultihopqa"]
+    assert chosen.documents is not None
+    assert [d.text for d in chosen.documents(path)] == [
+        "Ash is a film by Bo Lind. It was shot in 1995.",
+        "He was born in Lund.",
+    ]
+    hotpot = {**row, "context": [["Ash", ["Ash is a film.", " It was shot in 1995."]], ["Bo Lind", ["Born in Lund."]]]}
+    path.write_text(json.dumps([hotpot]))
+    published = BENCHMARKS["hotpotqa"].documents
+    assert published is not None and next(iter(published(path))).text == "Ash is a film. It was shot in 1995."
+
+
+def test_the_published_table_of_popqa_quotes_its_lists(tmp_path: Path) -> None:
+    path = tmp_path / "test.tsv"
+    path.write_text(
+        "id\tsubj\tprop\tobj\ts_pop\to_pop\tquestion\tpossible_answers\n"
+        '1\tBo Lind\toccupation\tpainter\t93\t7\tWhat is Bo Lind\'s occupation?\t"[""painter"", ""poet""]"\n'
+    )
+    (task,) = BENCHMARKS["popqa"].load(path)
+    assert task.answers == ("painter", "poet") and task.metadata["s_pop"] == 93
 
 
 def test_beir_folders_work_and_their_bad_lines_are_named(tmp_path: Path) -> None:

@@ -144,6 +144,21 @@ def test_numbers_and_dates_are_compared_by_value(gold: str, text: str, value: fl
     assert metrics.value_em(Task("t", "?", (gold,)), said(text)) == value
 
 
+@pytest.mark.parametrize(
+    ("items", "text", "value"),
+    [
+        (("1,000", "2,500"), "1000, 2500", 1),
+        (("1,000", "2,500"), "2,500 and 1,000", 1),
+        (("1,000", "2,500"), "1000", 0),
+        (("1,000",), "1000, 3", 0),
+        (("Rum and Coke", "Gin"), "gin, rum and coke", 1),
+        (("1",), "", 0),
+    ],
+)
+def test_items_of_a_list_are_compared_by_value(items: tuple[str, ...], text: str, value: float) -> None:
+    assert metrics.value_em(Task("t", "?", (", ".join(items),), answer_items=items), said(text)) == value
+
+
 def test_where_nothing_answers_declining_is_right_and_breaking_off_is_not() -> None:
     task = Task("t", "?", metadata={"answerable": False})
     for metric in (metrics.em, metrics.f1, metrics.cover_em, metrics.value_em, metrics.rouge_l, metrics.abstention):

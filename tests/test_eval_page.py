@@ -22,8 +22,10 @@ from sleuth.eval import publish
 from sleuth.eval.evaluate import rescore, tagged
 from sleuth.eval.metrics import QUESTION_ANSWERING, em, f1
 from sleuth.eval.page import _ticks, _top, forest, marked, scatter, waterfall_rows
+from sleuth.eval.passk import repeated
 from sleuth.eval.records import Scored, Task
 from sleuth.eval.report import Report, text_of
+from sleuth.eval.run import named_apart
 from tests.eval_episodes import episode, passage
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'}}{{7*7}}"
@@ -69,6 +71,28 @@ def test_a_cut_line_is_named_and_the_rest_is_scored(tmp_path: Path) -> None:
     cut, other = report.notes
     assert "naive-rag.jsonl:3: expected one episode" in cut
     assert other.endswith("episodes that answer no question of films: 1")
+
+
+def test_equal_names_are_told_apart_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        reports.append(made(tmp_path / name))
+    monkeypatch.chdir(tmp_path)
+    relative = dataclasses.replace(reports[1], episodes="b/naive-rag.jsonl")
+    names = [report.name for report in named_apart([reports[0], relative])]
+    assert names == ["naive-rag (a/naive-rag.jsonl)", "naive-rag (b/naive-rag.jsonl)"]
+
+
+def test_runs_that_differ_in_their_seed_alone_are_together_though_one_failed(tmp_path: Path) -> None:
+    one = made(tmp_path)
+    versions = [dataclasses.replace(row, policy_version="v1") for row in one.scored]
+    one = dataclasses.replace(one, scored=tuple(versions), config={**one.config, "seed": 0})
+    failed = (dataclasses.replace(versions[0], policy_version=""), *versions[1:])
+    other = dataclasses.replace(one, scored=failed, config={**one.config, "seed": 1})
+    assert repeated([one, other]) == [[one, other]]
+    third = dataclasses.replace(other, scored=(dataclasses.replace(versions[0], policy_version="v2"), *versions[1:]))
+    assert repeated([one, third]) == []
 
 
 def test_rescoring_refuses_what_it_cannot_mean(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from sleuth.eval.records import Task
 from sleuth.eval.robustness import queries
 from sleuth.eval.robustness.documents import contradictions, distractors, orders, update
 from sleuth.eval.robustness.effects import EFFECTS
+from sleuth.eval.robustness.records import replaced, stands
 from sleuth.eval.robustness.stress import STRESSES, markdown, stress, variant
 from sleuth.retrieval.build import build
 from sleuth.retrieval.store import Datastore
@@ -127,6 +128,22 @@ def test_an_update_changes_one_thing_a_document_and_makes_the_old_answer_wrong()
         old = next(t for t in TASKS if t.id == task.id).answers[0]
         assert task.answers[0] in text and old not in text and task.metadata["wrong_answers"] == [old]
     assert made.left_out == 3
+
+
+def test_an_answer_stands_word_for_word_or_not_at_all() -> None:
+    assert stands("no", "Say no.") and not stands("no", "He is known.") and not stands("4", "It was 1946.")
+    assert stands("北京", "他在北京市住。") and stands("1950", "生于1950年。") and not stands("1950", "11950")
+    assert replaced("know no 4 or 44", "4", "5") == "know no 5 or 44"
+    pages = {"a": Document("a", "It is known that no cat has 4 legs."), "b": Document("b", "Tin, zinc.")}
+    yes_no = [Task("x", "Is it known?", ("no",), ("a",)), Task("y", "Is it seen?", ("yes",), ("a",))]
+    for change in (update, contradictions, distractors):
+        assert change(yes_no, pages.__getitem__).left_out == 2
+    one = [Task("x", "Which metal is it?", ("Tin",), ("b", "gone"), answer_items=("Tin",)),
+           Task("y", "Which metal is that?", ("Lead",), ("a",))]  # fmt: skip
+    made = update(one, pages.__getitem__)
+    assert [(task.answers, task.answer_items) for task in made.tasks] == [(("Lead",), ("Lead",))]
+    both = [dataclasses.replace(one[0], answer_items=("Tin", "zinc"), answers=("Tin, zinc",)), one[1]]
+    assert not update(both, pages.__getitem__).tasks
 
 
 def test_an_order_stands_at_the_end_of_the_evidence_and_has_a_mark_of_its_own() -> None:

@@ -333,6 +333,19 @@ def test_renamed_questions_have_the_same_evidence_under_names_that_nobody_knows(
     assert renamed(tasks, store.retriever("bm25"), store.document, seed=2)[1] == made
 
 
+def test_renaming_leaves_question_words_and_months(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_hash_embedder(monkeypatch)
+    pages = {title.replace("Tin Harbour", "Doctor Who"): text.replace("Tin Harbour", "Doctor Who")
+             for title, text in PAGES.items()}  # fmt: skip
+    store = Datastore.open(_build(tmp_path, pages))
+    tasks, _ = make_benchmark(store, 40, ["bridge"], seed=1)
+    copies, made, _ = renamed(tasks, store.retriever("bm25"), store.document, seed=2)
+    assert any("Doctor Who" in task.question for task in tasks) and not any("Doctor" in t.question for t in made)
+    first = {task.metadata["base_id"]: task.question.split()[0] for task in made}
+    assert first == {task.id: task.question.split()[0] for task in tasks if task.id in first}
+    assert any("4 May 1991" in copy.text for copy in copies)
+
+
 def test_a_key_chain_leads_through_its_notes_to_the_hidden_question(store: Datastore) -> None:
     tasks, _ = make_benchmark(store, 6, ["bridge"], seed=1)
     copies, made = planted(tasks, store.retriever("bm25"), store.document, links=3, seed=0)

@@ -1,8 +1,9 @@
 """FanOutQA: questions that fan out over many articles, answered by a list or by a table of names and values.
 
 Zhu et al. 2024, arXiv 2402.14116. The wanted items are every name and value of ``answer_struct``; the primary is the
-paper's loose accuracy, the share of them that the answer holds, and ``cover_em`` its strict one. ``supporting`` holds
-titles of articles; the texts are the user's to bring, under those titles as document ids.
+paper's loose accuracy, the share of them that the answer holds, and ``cover_em`` its strict one. A value that two names
+share counts twice, as in the authors' scorer. ``supporting`` holds titles of articles; the texts are the user's to
+bring, under those titles as document ids.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sleuth.eval.records import Benchmark
 
 def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """A row of the published file, whose ``answer`` is a list, an object, or one value."""
-    wanted = list(dict.fromkeys(flat(row["answer"])))
+    wanted = list(flat(row["answer"]))
     yield {
         "id": row["id"],
         "question": row["question"],
@@ -32,7 +33,7 @@ def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 def refine(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A row of the shared layout, which keeps the structure as ``answer_struct``."""
-    return {**row, "answer_items": list(dict.fromkeys(flat(row["answer_struct"])))} if "answer_struct" in row else row
+    return {**row, "answer_items": list(flat(row["answer_struct"]))} if "answer_struct" in row else row
 
 
 def titles(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:

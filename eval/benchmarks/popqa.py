@@ -17,7 +17,10 @@ from sleuth.eval.records import Benchmark
 
 
 def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """One question; the TSV quotes a cell that holds quotes, as CSV does."""
     held = row["possible_answers"]
+    if isinstance(held, str) and held.startswith('"'):
+        held = held[1:-1].replace('""', '"')
     answers = json.loads(held) if isinstance(held, str) else held
     views = {key: int(row[key]) for key in ("s_pop", "o_pop") if row.get(key) not in (None, "")}
     kept = {key: row[key] for key in ("subj", "obj") if row.get(key)}

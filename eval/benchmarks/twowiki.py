@@ -16,7 +16,10 @@ from sleuth.eval.records import Benchmark
 
 
 def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    for made in hotpotqa.convert(row):
+    """One question; unlike HotpotQA's, sentences come without the blank between them."""
+    paragraphs = hotpotqa.pairs(row["context"], "title", "sentences")
+    context = [(title, [f" {part.strip()}" for part in parts]) for title, parts in paragraphs]
+    for made in hotpotqa.convert({**row, "context": context}):
         yield {**made, "base_id": made["id"], "evidences": row.get("evidences") or []}
 
 

@@ -8,6 +8,7 @@ run that declines scores 1, one that ends without any answer 0.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 
 from sleuth.agents.cite import supports
@@ -83,11 +84,15 @@ def cover_share(task: Task, episode: Episode) -> float | None:
 def value_em(task: Task, episode: Episode) -> float | None:
     """`em`, but an accepted answer that is a number or a date is matched by its value alone (`values.same_value`).
 
-    So ``5,000,000`` is ``5 million``, and ``3.14`` is not ``314``, which it is by the official normalisation.
+    So ``5,000,000`` is ``5 million``, and ``3.14`` is not ``314``, which it is by the official normalisation. Of a list
+    each item must be matched, and by each that is said.
     """
-    if task.answer_items:
-        return em(task, episode)
-    return _best(_same_value, task, episode)
+    if not task.answer_items:
+        return _best(_same_value, task, episode)
+    said = [part for part in _VALUE_BREAK.split(answer_text(episode)) if part.strip()]
+    same = [[_same_value(part, item) for part in said] for item in task.answer_items]
+    matched = bool(said) and all(map(any, same)) and all(map(any, zip(*same, strict=True)))
+    return max(float(matched), em(task, episode) or 0.0)
 
 
 @_or_declines
@@ -165,6 +170,10 @@ def key_finding_f1(task: Task, episode: Episode) -> float | None:
 
 def _best(score: Callable[[str, str], float], task: Task, episode: Episode) -> float | None:
     return max((score(answer_text(episode), gold) for gold in task.answers), default=None)
+
+
+_VALUE_BREAK = re.compile(r"\s*(?:,(?!\d{3}(?!\d))|[;\n])\s*(?:and\s+)?|\s+and\s+")
+"""Between items of a list; the comma of ``1,000`` is none."""
 
 
 def _same_value(prediction: str, gold: str) -> float:

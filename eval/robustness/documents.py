@@ -15,7 +15,7 @@ from random import Random
 from sleuth.corpora.records import Document
 from sleuth.eval.answers import normalise
 from sleuth.eval.records import Task
-from sleuth.eval.robustness.records import Fetch, Variant, evidence_of
+from sleuth.eval.robustness.records import Fetch, Variant, evidence_of, replaced, stands
 from sleuth.eval.synthesis.rename import renaming
 
 COPIES = 2
@@ -44,8 +44,8 @@ def distractors(tasks: Sequence[Task], fetch: Fetch, seed: int = 0) -> Variant:
         copies = []
         for copy in range(COPIES):
             change = renaming([*_names(source), answer], [source], random)
-            text = change(source.text.replace(answer, other) if other else source.text)
-            if not any(accepted in text for accepted in task.answers):
+            text = change(replaced(source.text, answer, other) if other else source.text)
+            if not any(stands(accepted, text) for accepted in task.answers):
                 copies.append(dataclasses.replace(
                     source, id=f"distractor/{task.id}/{copy}", title=change(source.title), text=text, url=""
                 ))  # fmt: skip
@@ -67,7 +67,7 @@ def contradictions(tasks: Sequence[Task], fetch: Fetch, seed: int = 0) -> Varian
         texts = task.metadata.get("adversarial_passages") or ()
         wrong, title = task.metadata.get("wrong_answers") or [], ""
         if not texts and (found := evidence_of(task, fetch)) and (other := other_answer(task, found[1], tasks, random)):
-            texts, wrong, title = [found[0].text.replace(found[1], other)], [other], found[0].title
+            texts, wrong, title = [replaced(found[0].text, found[1], other)], [other], found[0].title
         if texts and wrong:
             added += [Document(f"planted/{task.id}/{n}", text, title=title) for n, text in enumerate(texts)]
             kept.append(_with(task, wrong_answers=list(wrong)))
@@ -77,7 +77,8 @@ def contradictions(tasks: Sequence[Task], fetch: Fetch, seed: int = 0) -> Varian
 def update(tasks: Sequence[Task], fetch: Fetch, seed: int = 0) -> Variant:
     """The document with the answer now says another one, which is right from then on; the old one is wrong.
 
-    Left out are tasks where another marked document still says the old answer, or a second task needs the old text.
+    Left out are tasks where another marked document still says the old answer, or a second task needs the old text, and
+    lists, of which one item would be another.
     """
     random = Random(f"update {seed}")
     changed: dict[str, Document] = {}
@@ -89,11 +90,14 @@ def update(tasks: Sequence[Task], fetch: Fetch, seed: int = 0) -> Variant:
         if found is None or not other or found[0].id in needed or changed.keys() & set(task.supporting):
             continue
         source, old = found
-        if any(old in fetch(id_).text for id_ in task.supporting if id_ != source.id):
+        others = tuple(id_ for id_ in task.supporting if id_ != source.id)
+        if len(task.answer_items) > 1 or evidence_of(dataclasses.replace(task, supporting=others), fetch):
             continue
-        changed[source.id] = dataclasses.replace(source, text=source.text.replace(old, other))
+        changed[source.id] = dataclasses.replace(source, text=replaced(source.text, old, other))
         needed.update(task.supporting)
-        kept.append(dataclasses.replace(_with(task, wrong_answers=list(task.answers)), answers=(other,)))
+        items = (other,) if task.answer_items else ()
+        wrong = _with(task, wrong_answers=list(task.answers))
+        kept.append(dataclasses.replace(wrong, answers=(other,), answer_items=items))
     return Variant("update", tuple(kept), tuple(changed.values()), left_out=len(tasks) - len(kept))
 
 

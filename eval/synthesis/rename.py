@@ -18,6 +18,7 @@ from typing import Any
 from sleuth.corpora.records import Document
 from sleuth.eval.records import Task
 from sleuth.eval.synthesis.fictional import invented_word
+from sleuth.eval.synthesis.parse import MONTHS
 from sleuth.retrieval.records import Retriever
 
 DISTRACTORS = 5
@@ -30,9 +31,11 @@ _KEPT = frozenset(
     "Pictures Film Films Studios Studio Press Books House River Lake Mount Mountain Island Castle Church "
     "Museum Hall Street Park Bridge Airport Station City County State Province North South East West New "
     "Saint San Los Las Band Club Orchestra Award Awards Prize Season League Cup Grand Prix World War "
-    "Party Society Association Museum Theatre Theater Hospital Hotel Group Part".split()
-)
-"""Words of names that say what kind of thing it is, or are no names: a copy without them would read as nonsense."""
+    "Party Society Association Museum Theatre Theater Hospital Hotel Group Part "
+    "Who Whom Whose What Which When Where Why How Name Every".split()
+) | frozenset(MONTHS)
+"""Words of names that say what kind of thing it is, or are no names, or begin a question: without them a copy would
+read as nonsense."""
 
 
 def renamed(
