@@ -110,10 +110,15 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
         handle.write(json.dumps(record) + "\n")
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records that `append` wrote; a line ends at a newline alone, for JSON may hold other line separators."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def trim(path: Path, done: int) -> None:
     """Drop the lines of steps that came after ``done`` (and one that was cut short): they are run again."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         with contextlib.suppress(ValueError):
             if json.loads(line).get("step", 0) <= done:
                 kept.append(f"{line}\n")

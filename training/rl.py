@@ -359,7 +359,7 @@ class _Run:
         if self.crew.first:
             checkpoint.trim(self.out / LOG, meta["step"])
         self.crew.gather(None)
-        self.lines = [json.loads(line) for line in (self.out / LOG).read_text(encoding="utf-8").splitlines()]
+        self.lines = checkpoint.read_log(self.out / LOG)
         self.publish(meta["step"])
         self.began = int(meta["step"]) + 1
         return int(meta["step"])
