@@ -174,7 +174,15 @@ def test_a_judge_and_a_reflector_are_opened_by_their_names(tmp_path: Path, monke
     kept = tmp_path / "out" / "episodes" / "step-00001.jsonl"
     mend = write(tmp_path, f'{text}[offline]\nmethod = "reflect"\nepisodes = ["{kept}"]\n')
     said: list[str] = []
-    recipe.run(str(mend), str(tmp_path / "off"), progress=said.append)
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if "mended" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(str(mend), str(tmp_path / "off"), progress=stop)
+    recipe.run(str(mend), str(tmp_path / "off"), resume=True, progress=said.append)  # asks nobody again
     assert said[1] == "4 stored episodes, 0 successful" and opened[1:] == [("embedded:first", "none")]
     assert said[2] == "4 failed episodes mended by embedded:first" and said[-1].startswith("step 1/1")
 

@@ -68,6 +68,19 @@ def load(out: Path, say: Callable[[str], None] = lambda line: None) -> tuple[dic
     raise InputError(f"no whole checkpoint in {out}: {'; '.join(damage)}")
 
 
+def goes_on(out: Path, log: Path, resume: bool) -> bool:
+    """Whether a run goes on from a checkpoint; one that was stopped before its first begins anew, and so does its log.
+
+    Raises `InputError` where a run stands in the way of one that is not to be resumed.
+    """
+    if not resume and log.exists():
+        raise InputError(f"{out} already holds a run: resume it, or give another folder")
+    going_on = resume and (out / FOLDER / LATEST).exists()
+    if not going_on:
+        log.unlink(missing_ok=True)
+    return going_on
+
+
 def last_good(out: Path) -> str:
     """Name of the last checkpoint, ``none yet`` without one; for messages."""
     pointer = out / FOLDER / LATEST

@@ -119,7 +119,6 @@ def run(
 
     resolved = {**dataclasses.asdict(recipe), "rl": _but_length(recipe.rl)}
     crew = join()
-    going_on = resume and any((folder / log).exists() for log in ("metrics.jsonl", "log.jsonl"))
     if crew.first:
         _settle(folder, resolved, resume)
     if crew.first and recipe.examples and not (folder / "warm" / "adapter").is_dir():
@@ -133,7 +132,7 @@ def run(
     if recipe.rl.spec.steps == 0:
         return folder / "warm" / "adapter"
     start = rl_recipe.starting_point("warm" if recipe.examples else recipe.start, folder)
-    return rl_recipe.run(recipe.rl, recipe.base, start, folder, data, resume=going_on, progress=progress, record=record)
+    return rl_recipe.run(recipe.rl, recipe.base, start, folder, data, resume=resume, progress=progress, record=record)
 
 
 def _readable(path: Path) -> None:

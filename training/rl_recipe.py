@@ -19,7 +19,7 @@ from sleuth.training.algorithms import algorithm
 from sleuth.training.crew import join
 from sleuth.training.offline import OfflineSpec
 from sleuth.training.rewards import RewardSpec, Term
-from sleuth.training.rl import Parts, RlSpec, train
+from sleuth.training.rl import LOG, Parts, RlSpec, train
 from sleuth.training.rollouts import RolloutSpec
 from sleuth.training.sft import Progress
 from sleuth.training.tasks import TaskSpec, open_tasks
@@ -136,6 +136,7 @@ def run(
     """Open the tasks, the store, the model and the engine, and train; the adapter's folder in ``out``.
 
     ``start``: an adapter's folder, whose rank and alpha the run takes over (at rank 0 it is merged), or None.
+    ``resume``: go on with what stands in ``out``; a run that was stopped before its first step begins anew.
     """
     from sleuth.agents.policy.lora import read_config
     from sleuth.agents.policy.models import choose_device, choose_dtype, load_model, model_name, model_path
@@ -146,6 +147,7 @@ def run(
         config = read_config(Path(start))
         spec = dataclasses.replace(spec, rank=int(config["r"]), alpha=int(config["lora_alpha"]))
     crew = join()
+    going_on = resume and (out / LOG).exists()
     if crew.first:  # the others find the store made
         open_tasks(recipe.tasks, data, out, spec.seed)
     crew.gather(None)
@@ -161,7 +163,7 @@ def run(
     engine = _engine(spec.rollout, path, model, tokenizer, crew.device, out)
     try:
         parts = Parts(model, model_name(path), engine, store, tasks, dev, start, crew)
-        return train(spec, parts, out, resume=resume, progress=progress, record=record)
+        return train(spec, parts, out, resume=going_on, progress=progress, record=record)
     finally:
         engine.close()
 
