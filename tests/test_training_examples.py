@@ -223,7 +223,7 @@ def test_steps_become_natural(written: str, asked: str) -> None:
 
 
 def test_filled_in_answers_become_references_and_logic_is_dropped() -> None:
-    row = {
+    row: dict[str, Any] = {
         "id": "morehop-1",
         "decomposition": [
             {"question": "Who directed X?", "answer": "Ann Lee (director)", "passage": "p1"},
@@ -232,9 +232,17 @@ def test_filled_in_answers_become_references_and_logic_is_dropped() -> None:
         ],
     }
     assert plans.from_decomposition(row) == ["Who directed X?", "Where was #1 born?"]
+    first, second, logic = row["decomposition"]
+    linked = {**second, "question": "Where was #2 born?"}
+    assert plans.from_decomposition({**row, "decomposition": [logic, first, linked]}) == [
+        "Who directed X?",
+        "Where was #1 born?",
+    ]
+    lost = {**second, "question": "What has #1 letters?"}
+    assert plans.from_decomposition({**row, "decomposition": [logic, first, lost]}) == []
     assert plans.resolved(["Who has #32?", "Where was #1?"], ["Ann", "Oslo"]) == ["Who has #32?", "Where was Ann?"]
-    logic = {"decomposition": ["When was A born?", "When did B die?", "Is #2 before #1?"]}
-    assert plans.from_strategy(logic) == ["When was A born?", "When did B die?"]
+    closing = {"decomposition": ["When was A born?", "When did B die?", "Is #2 before #1?"]}
+    assert plans.from_strategy(closing) == ["When was A born?", "When did B die?"]
 
 
 def test_a_comparison_is_two_look_ups_in_the_order_of_the_question() -> None:
