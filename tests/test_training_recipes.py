@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sleuth.agents.records import Message
 from sleuth.corpora.errors import ConfigError, InputError
-from sleuth.training import recipe
+from sleuth.training import recipe, rl_recipe
 from sleuth.training.algorithms import ALGORITHMS
+from sleuth.training.crew import Crew
 from sleuth.training.rewards import Term
 from sleuth.training.rl_recipe import starting_point
 from sleuth.training.tasks import TaskSpec, WorldSpec, open_tasks
@@ -123,6 +125,30 @@ def test_a_recipe_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         recipe.run(str(path), str(tmp_path / "out"), resume=True)
     other = recipe.read(path, seed=9)
     assert other.seed == 9 and other.rl is not None and other.rl.spec.seed == 9
+
+
+def test_a_recipe_that_another_starts_from_is_trained_by_the_first_of_a_crew_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two(Crew):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, value]
+
+    seen: list[tuple[str, int]] = []
+
+    def trains(read: Any, base: str, start: Any, out: Path, data: Any, *, crew: Crew | None = None, **_: Any) -> Path:
+        seen.append((out.name, (crew or rl_recipe.join()).size))
+        (out / "adapter").mkdir()
+        (out / "adapter" / "adapter_config.json").write_text("{}")
+        return out / "adapter"
+
+    for module in (recipe, rl_recipe):
+        monkeypatch.setattr(module, "join", lambda: Two(0, 2))
+    monkeypatch.setattr(rl_recipe, "run", trains)
+    (tmp_path / "one.toml").write_text(WORLD.format(base="b"), encoding="utf-8")
+    path = write(tmp_path, WORLD.format(base="b").replace('name = "toy"', 'name = "two"\nstart = "one.toml"'))
+    recipe.run(str(path), str(tmp_path / "out"), progress=lambda line: None)
+    assert seen == [("start", 1), ("out", 2)]
 
 
 def test_a_recipe_learns_from_the_episodes_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
