@@ -65,6 +65,19 @@ def test_every_recipe_resolves_to_what_it_says(path: Path) -> None:
     assert text.startswith("# ")
 
 
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_what_a_system_chooses_acts(path: Path) -> None:
+    read = recipe.read(path).rl
+    assert read is not None
+    choices, reward = read.spec.algorithm, read.spec.reward
+    bounds = choices.clip_high != choices.clip_low or choices.ratio == "sequence" or choices.surrogate != "clip"
+    if bounds or choices.entropy == "kl_cov":  # ratios differ from 1 from the second update of a batch on
+        assert choices.epochs > 1
+    if reward.false_positive or reward.false_negative:  # a factor, which a group's deviation would divide out
+        assert choices.scale == "none"
+    assert "honesty" not in reward.terms  # the sets that systems name have no question without an answer
+
+
 def test_systems_differ_from_one_another() -> None:
     seen: dict[str, str] = {}
     for path in SYSTEMS:
