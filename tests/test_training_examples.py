@@ -183,6 +183,37 @@ def test_a_passage_alone_is_answered_from_quoted_from_or_passed_over(data: Path)
     }
 
 
+def test_unknown_is_never_taught_where_the_answer_is_shown(data: Path, tmp_path: Path) -> None:
+    """Two of three first passages name the town, in a sentence or the title; so do passages about other people."""
+    told = {0: "It came out in Town{}.", 1: "", 2: ""}
+    rows, passages = [], []
+    for i in range(ROWS):
+        written, born = f"Book{i} is a novel by Author{i}.", f"Author{i} was born in Town{i}."
+        title = f"Book{i}, Town{i}" if i % 3 == 1 else f"Book{i}"
+        first = f"{written} {told[i % 3].format(i)}".strip()
+        other = f"Book{i}'s author was born where Town{i} has its docks."
+        passages += [
+            {"id": f"b{i}", "title": title, "text": first, "sents": [0]},
+            {"id": f"a{i}", "title": f"Author{i}", "text": born, "sents": [0]},
+            {"id": f"o{i}", "title": f"Docks{i}", "text": other, "sents": [0]},
+        ]
+        rows.append(
+            {
+                "id": f"hot-{i}", "question": f"Where was the author of Book{i} born?", "answers": [f"Town{i}"],
+                "supporting": [f"b{i}", f"a{i}"], "candidates": [], "support_mode": "all", "type": "bridge", "hops": 2,
+                "supporting_facts": [[f"b{i}", 0], [f"a{i}", 0]],
+            }
+        )  # fmt: skip
+    write(tmp_path, "hotpotqa_s", rows, passages)
+    made = build(tmp_path, {kind: {"hotpotqa_s": 999} for kind in ("reflector", "alone")}, 0, range(3, 10))
+    assert {int(e.source.split("-")[1]) % 3 for e in made} == {2}
+    unknown = [e for e in made if json.loads(e.completion)["answer"] == UNKNOWN]
+    assert len(unknown) > 5
+    for example in unknown:
+        town = f"Town{example.source.split('-')[1]}"
+        assert not any(find_span(town, f"{p.title} {p.text}") for p in shown(example.messages[1].content))
+
+
 def test_second_queries_name_what_the_known_sentence_brought(examples: list[Example]) -> None:
     second = [e for e in examples if e.role == "rewriter" and "Known: " in e.messages[1].content]
     assert second
