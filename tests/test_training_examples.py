@@ -47,11 +47,33 @@ def test_reporting_rows_never_enter(data: Path, examples: list[Example]) -> None
     names = {example.source.split("/")[1] for example in examples}
     every = [f"{kind}-{i}" for kind in ("hot", "musique", "sq", "nq", "cq") for i in range(ROWS)]
     barred = {name for name in every if reporting_only({"id": name})}
-    assert len(barred) > 20 and names.isdisjoint(barred)
-    assert names == set(every) - barred
+    twins = {"hot": "musique", "musique": "hot"}  # the same questions in two sets
+    asked = {f"{twins[kind]}-{i}" for kind, i in (name.split("-") for name in barred) if kind in twins}
+    assert len(barred) > 20 and len(asked - barred) > 5 and names.isdisjoint(barred | asked)
+    assert names == set(every) - barred - asked
     assert not any(reporting_only(row) for row in load(data, "musique_s").rows)
     only = build(data, COUNTS, 0, (3,))
     assert {bucket({"id": example.source.split("/")[1]}) for example in only} == {3}
+
+
+def test_what_a_reporting_row_asks_or_goes_on_from_is_not_trained_on(tmp_path: Path) -> None:
+    def named(kind: str, reporting: bool) -> str:
+        return next(f"{kind}_{n}" for n in range(99) if reporting_only({"id": f"{kind}_{n}"}) == reporting)
+
+    row = {"answers": ["Ann"], "supporting": ["p"], "hops": 1, "support_mode": "any"}
+    rows = [
+        {**row, "id": named("sibling", False), "question": "How old is she?", "previous_question": "who wrote the X"},
+        {**row, "id": named("same", False), "question": "Who wrote X?"},
+        {**row, "id": named("other", False), "question": "Who wrote Y?"},
+        {**row, "id": named("listed", False), "question": "Who wrote Z?"},
+    ]
+    write(tmp_path, "nq_train", rows, [{"id": "p", "text": "Ann wrote X."}], corpus="nq")
+    held = {**row, "id": named("r", True), "question": "How long is her name?", "previous_question": "Who wrote X?"}
+    write(tmp_path, "morehopqa_s", [held], [])
+    (tmp_path / "qa_no_corpus").mkdir()
+    listed = {"id": named("l", True), "question": "Who wrote Z?", "answers": ["Bo"]}
+    (tmp_path / "qa_no_corpus" / "list.dev.jsonl").write_text(json.dumps(listed) + "\n")
+    assert [row["question"] for row in load(tmp_path, "nq_train").rows] == ["Who wrote Y?"]
 
 
 def test_base_id_decides_the_split() -> None:

@@ -236,6 +236,10 @@ def test_question_sets_leave_out_what_is_reported_or_held_out(tmp_path: Path, mo
     assert len(train) == 12 and {bucket({"id": task.id}) for task in train} <= set(range(4, 10))
     assert dev and {bucket({"id": task.id}) for task in dev} == {3}
     assert store.search(["novel Book3"], 1)[0]
+    _, every, held = open_tasks(TaskSpec(sets={"hotpotqa_s": 99}, dev=99), data, tmp_path / "room", 0)
+    numbers = {int(task.id.split("-")[1]) for task in [*every, *held]}
+    assert len(numbers) == len(every) + len(held) > 12  # musique_s asks the same questions under other ids
+    assert all(bucket({"id": f"{kind}-{n}"}) >= 3 for n in numbers for kind in ("hot", "musique"))
     with pytest.raises(InputError, match="needs --data"):
         open_tasks(spec, None, tmp_path / "room", 0)
 

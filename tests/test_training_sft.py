@@ -332,7 +332,7 @@ def test_a_recipe_runs_resumes_and_is_compared_on_held_out_rows(tmp_path: Path) 
         "batch = 6",
         "checkpoint_every = 2",
     ]
-    file = write(tmp_path / "toy.toml", "\n".join([*lines, "[examples.planner]", "hotpotqa_s = 16"]))
+    file = write(tmp_path / "toy.toml", "\n".join([*lines, "[examples.planner]", "nq_train = 16"]))
 
     def stop(line: str) -> None:
         if line.startswith("step 3/"):
