@@ -22,6 +22,7 @@ from sleuth.eval.records import Task
 from sleuth.serve_policy import make_app
 from sleuth.training.crew import Crew
 from sleuth.training.engines import RemoteEngine
+from sleuth.training.rewards import RewardSpec, Term
 from sleuth.training.rl import LOG, Parts, RlSpec, train
 from sleuth.training.rollouts import Ahead, RolloutSpec, oldest, version_step
 from sleuth.training.sft import SftSpec, adapt
@@ -54,7 +55,7 @@ def learn(folder: Path, engine: Any, out: Path, spec: RlSpec, tasks: list[Task] 
 
 def test_versions_name_their_step() -> None:
     assert version_step("tiny@0123456789ab+run@12") == 12 and version_step("untrained") == 0
-    assert oldest([]) == 0
+    assert oldest([], 3) == 3  # without a reply it is as new as can be
 
 
 def test_a_run_ahead_is_bounded_and_corrected(tmp_path: Path, folder: Path, engine: EmbeddedPolicy) -> None:
@@ -71,6 +72,27 @@ def test_a_run_ahead_is_bounded_and_corrected(tmp_path: Path, folder: Path, engi
     assert [line["step"] for line in again] == [1, 2, 3, 4, 5]
     with pytest.raises(ConfigError, match="staleness"):
         RolloutSpec(staleness=1, rounds=2)
+
+
+def test_steps_without_an_update_make_nothing_older(
+    tmp_path: Path, folder: Path, engine: EmbeddedPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, start = [], Ahead.start
+
+    def counted(self: Ahead, chosen: Any, seeds: Any) -> None:
+        batches.append(len(chosen))
+        assert len(batches) < 20, "the same questions are asked for ever"
+        start(self, chosen, seeds)
+
+    monkeypatch.setattr(Ahead, "start", counted)
+    rollout = dataclasses.replace(SPEC.rollout, staleness=1)
+    alike = RewardSpec({"em": Term(1.0)}, success="em")  # an untrained model is never right: nothing to tell apart
+    spec = dataclasses.replace(SPEC, rollout=rollout, reward=alike, steps=4)
+    lines = learn(folder, engine, tmp_path / "run", spec)
+    assert all(line["entropy"] is None and line["staleness_max"] == 0 for line in lines)
+    assert len(lines) == 4 and lines[-1]["stale_dropped"] == 0
+    longer = dataclasses.replace(spec, steps=7)
+    assert len(learn(folder, engine, tmp_path / "run", longer, resume=True)) == 7
 
 
 def test_what_is_too_old_is_dropped_and_counted(engine: EmbeddedPolicy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_made_questions_come_from_the_passages_and_keep_clear_of_reporting_rows(
         for piece in row["evidence"]:
             text = qa.passages[piece["document"]].text
             assert text[piece["start"] : piece["end"]] == piece["text"]
+
+
+def test_made_questions_ask_nothing_that_another_set_reports_on(data: Path, tmp_path: Path) -> None:
+    rows = load(data, "made_hotpotqa_s").rows
+    shutil.copytree(data, tmp_path / "data")
+    held = {"id": f"row-{_first(True)}", "question": rows[0]["question"].upper(), "answers": ["1"]}
+    write(tmp_path / "data", "nq_dev", [held], [], corpus="nq")
+    assert [row["id"] for row in load(tmp_path / "data", "made_hotpotqa_s").rows] == [row["id"] for row in rows[1:]]
 
 
 def test_rewards_are_given_for_them_too_and_they_are_no_dev_tasks(

@@ -143,17 +143,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     for method in ("accept", "prefer"):
         spec = dataclasses.replace(SPEC, method=method)
-        run(folder, engine, rows, tmp_path / method / "whole", spec)
+        whole = run(folder, engine, rows, tmp_path / method / "whole", spec)
+        for step in (1, 3):  # before the first checkpoint, and after it
 
-        def stop(line: str) -> None:
-            if line.startswith("step 3/"):
-                raise KeyboardInterrupt
+            def stop(line: str, last: str = f"step {step}/") -> None:
+                if line.startswith(last):
+                    raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            run(folder, engine, rows, tmp_path / method / "parts", spec, progress=stop)
-        run(folder, engine, rows, tmp_path / method / "parts", spec, resume=True)
-        name = "adapter/adapter_model.safetensors"
-        assert (tmp_path / method / "parts" / name).read_bytes() == (tmp_path / method / "whole" / name).read_bytes()
+            parts, name = tmp_path / method / f"parts-{step}", "adapter/adapter_model.safetensors"
+            with pytest.raises(KeyboardInterrupt):
+                run(folder, engine, rows, parts, spec, progress=stop)
+            assert run(folder, engine, rows, parts, spec, resume=True) == whole
+            assert (parts / name).read_bytes() == (tmp_path / method / "whole" / name).read_bytes()
 
 
 def test_behaviours_are_read_off_the_record() -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from sleuth.agents import episodes
+from sleuth.training.checkpoint import read_log, trim
 from sleuth.training.run_page import curves, plot, write_page
 from tests.eval_episodes import episode
 
@@ -34,3 +35,10 @@ def test_the_page_stands_alone_and_escapes(tmp_path: Path) -> None:
     text = write_page(tmp_path).read_text(encoding="utf-8")
     assert "Who &lt;b&gt;first" in text and "Episodes of step 11" in text and "32 episodes" in text
     assert "<script" not in text and "http:" not in text and "https:" not in text and text.count("<figure>") == 5
+
+
+def test_a_log_ends_its_lines_at_newlines_alone(tmp_path: Path) -> None:
+    log, odd = tmp_path / "metrics.jsonl", {**LINES[0], "why": "cut\u2028off\u0085"}
+    log.write_text(json.dumps(odd, ensure_ascii=False) + '\n{"step": 2, "cut', encoding="utf-8")
+    trim(log, 1)
+    assert read_log(log) == [odd] and write_page(tmp_path).is_file()

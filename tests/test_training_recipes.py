@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sleuth.agents.records import Message
 from sleuth.corpora.errors import ConfigError, InputError
-from sleuth.training import recipe
+from sleuth.training import recipe, rl_recipe
 from sleuth.training.algorithms import ALGORITHMS
+from sleuth.training.crew import Crew
 from sleuth.training.rewards import Term
 from sleuth.training.rl_recipe import starting_point
 from sleuth.training.tasks import TaskSpec, WorldSpec, open_tasks
@@ -61,6 +63,19 @@ def test_every_recipe_resolves_to_what_it_says(path: Path) -> None:
     assert read.rl.offline if named is None else read.rl.spec.algorithm.name == named[1]
     read.rl.spec.rollout.chosen()
     assert text.startswith("# ")
+
+
+@pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
+def test_what_a_system_chooses_acts(path: Path) -> None:
+    read = recipe.read(path).rl
+    assert read is not None
+    choices, reward = read.spec.algorithm, read.spec.reward
+    bounds = choices.clip_high != choices.clip_low or choices.ratio == "sequence" or choices.surrogate != "clip"
+    if bounds or choices.entropy == "kl_cov":  # ratios differ from 1 from the second update of a batch on
+        assert choices.epochs > 1
+    if reward.false_positive or reward.false_negative:  # a factor, which a group's deviation would divide out
+        assert choices.scale == "none"
+    assert "honesty" not in reward.terms  # the sets that systems name have no question without an answer
 
 
 def test_systems_differ_from_one_another() -> None:
@@ -125,6 +140,30 @@ def test_a_recipe_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert other.seed == 9 and other.rl is not None and other.rl.spec.seed == 9
 
 
+def test_a_recipe_that_another_starts_from_is_trained_by_the_first_of_a_crew_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two(Crew):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, value]
+
+    seen: list[tuple[str, int]] = []
+
+    def trains(read: Any, base: str, start: Any, out: Path, data: Any, *, crew: Crew | None = None, **_: Any) -> Path:
+        seen.append((out.name, (crew or rl_recipe.join()).size))
+        (out / "adapter").mkdir()
+        (out / "adapter" / "adapter_config.json").write_text("{}")
+        return out / "adapter"
+
+    for module in (recipe, rl_recipe):
+        monkeypatch.setattr(module, "join", lambda: Two(0, 2))
+    monkeypatch.setattr(rl_recipe, "run", trains)
+    (tmp_path / "one.toml").write_text(WORLD.format(base="b"), encoding="utf-8")
+    path = write(tmp_path, WORLD.format(base="b").replace('name = "toy"', 'name = "two"\nstart = "one.toml"'))
+    recipe.run(str(path), str(tmp_path / "out"), progress=lambda line: None)
+    assert seen == [("start", 1), ("out", 2)]
+
+
 def test_a_recipe_learns_from_the_episodes_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_hash_embedder(monkeypatch)
     base = tiny_model.make(tmp_path / "base", max_position_embeddings=4096)
@@ -174,7 +213,15 @@ def test_a_judge_and_a_reflector_are_opened_by_their_names(tmp_path: Path, monke
     kept = tmp_path / "out" / "episodes" / "step-00001.jsonl"
     mend = write(tmp_path, f'{text}[offline]\nmethod = "reflect"\nepisodes = ["{kept}"]\n')
     said: list[str] = []
-    recipe.run(str(mend), str(tmp_path / "off"), progress=said.append)
+
+    def stop(line: str) -> None:
+        said.append(line)
+        if "mended" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(str(mend), str(tmp_path / "off"), progress=stop)
+    recipe.run(str(mend), str(tmp_path / "off"), resume=True, progress=said.append)  # asks nobody again
     assert said[1] == "4 stored episodes, 0 successful" and opened[1:] == [("embedded:first", "none")]
     assert said[2] == "4 failed episodes mended by embedded:first" and said[-1].startswith("step 1/1")
 
@@ -189,6 +236,10 @@ def test_question_sets_leave_out_what_is_reported_or_held_out(tmp_path: Path, mo
     assert len(train) == 12 and {bucket({"id": task.id}) for task in train} <= set(range(4, 10))
     assert dev and {bucket({"id": task.id}) for task in dev} == {3}
     assert store.search(["novel Book3"], 1)[0]
+    _, every, held = open_tasks(TaskSpec(sets={"hotpotqa_s": 99}, dev=99), data, tmp_path / "room", 0)
+    numbers = {int(task.id.split("-")[1]) for task in [*every, *held]}
+    assert len(numbers) == len(every) + len(held) > 12  # musique_s asks the same questions under other ids
+    assert all(bucket({"id": f"{kind}-{n}"}) >= 3 for n in numbers for kind in ("hot", "musique"))
     with pytest.raises(InputError, match="needs --data"):
         open_tasks(spec, None, tmp_path / "room", 0)
 

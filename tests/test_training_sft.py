@@ -173,15 +173,18 @@ def test_a_rank_below_0_is_refused(tmp_path: Path) -> None:
 def test_a_resumed_run_equals_an_uninterrupted_one_byte_for_byte(tmp_path: Path) -> None:
     run(tmp_path / "whole")
 
-    def stop(line: str) -> None:
-        if line.startswith("step 8/"):
-            raise KeyboardInterrupt
+    for step in (2, 8):  # before the first checkpoint, and after the second
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "parts", progress=stop)
-    run(tmp_path / "parts", resume=True)
-    assert adapter_bytes(tmp_path / "parts") == adapter_bytes(tmp_path / "whole")
-    assert (tmp_path / "parts" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
+        def stop(line: str, last: str = f"step {step}/") -> None:
+            if line.startswith(last):
+                raise KeyboardInterrupt
+
+        parts = tmp_path / f"parts-{step}"
+        with pytest.raises(KeyboardInterrupt):
+            run(parts, progress=stop)
+        run(parts, resume=True)
+        assert adapter_bytes(parts) == adapter_bytes(tmp_path / "whole")
+        assert (parts / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
     assert losses(tmp_path / "whole") != losses_of_other_seed(tmp_path)
 
 
@@ -209,8 +212,6 @@ def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(tmp_path: Path) ->
 
 
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing to resume"):
-        run(tmp_path, resume=True)
     run(tmp_path)
     with pytest.raises(InputError, match="already holds a run"):
         run(tmp_path)
@@ -331,14 +332,22 @@ def test_a_recipe_runs_resumes_and_is_compared_on_held_out_rows(tmp_path: Path) 
         "batch = 6",
         "checkpoint_every = 2",
     ]
-    file = write(tmp_path / "toy.toml", "\n".join([*lines, "[examples.planner]", "hotpotqa_s = 16"]))
+    file = write(tmp_path / "toy.toml", "\n".join([*lines, "[examples.planner]", "nq_train = 16"]))
 
     def stop(line: str) -> None:
         if line.startswith("step 3/"):
             raise KeyboardInterrupt
 
+    def early(line: str) -> None:
+        if line == "toy: 16 examples":
+            raise KeyboardInterrupt
+
+    with pytest.raises(InputError, match="nothing to resume"):
+        recipe.run(str(file), str(out), str(data), resume=True)
     with pytest.raises(KeyboardInterrupt):
-        recipe.run(str(file), str(out), str(data), progress=stop)
+        recipe.run(str(file), str(out), str(data), progress=early)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.run(str(file), str(out), str(data), resume=True, progress=stop)
     with pytest.raises(InputError, match="already holds a run"):
         recipe.run(str(file), str(out), str(data), progress=stop)
     adapter = recipe.run(str(file), str(out), str(data), resume=True, progress=lambda line: None)

@@ -65,7 +65,8 @@ class Algorithm:
     entropy_weight: float = 1.0
     """Of ``kl_cov``'s divergence."""
     epochs: int = 1
-    """Updates over one batch of rollouts."""
+    """Updates over one batch of rollouts. In the first the ratio is 1 and ``kl_cov``'s divergence 0: what bounds or
+    weighs the ratio, and that divergence, act from the second on."""
     inject: float = 0.0
     """Over 0, groups in which every rollout failed get a true trajectory (`training.inject`), whose tokens weigh
     p / (p + inject) for the probability p that the policy gives them: LUFFY's policy shaping."""
@@ -88,7 +89,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     # Dr. GRPO, arXiv 2503.20783, section 3.2: no division by the deviation, none by the length.
     "dr_grpo": Algorithm("dr_grpo", scale="none", aggregate="constant"),
     # DAPO, arXiv 2503.14476, section 3: clip-higher, token mean, no equal groups, over-long replies left out.
-    # Left out: the soft length penalty, which is the reward term `length` here.
+    # Left out: the soft length penalty, which is the reward term `length` here. Clip-higher acts with `epochs` over 1.
     "dapo": Algorithm("dapo", aggregate="token", clip_high=0.28, drop_cut=True),
     # RLOO, arXiv 2402.14740, section 3: leave one out, REINFORCE. Differs: the divergence is in the loss.
     "rloo": Algorithm("rloo", baseline="others", scale="none", aggregate="token"),

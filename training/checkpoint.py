@@ -68,6 +68,19 @@ def load(out: Path, say: Callable[[str], None] = lambda line: None) -> tuple[dic
     raise InputError(f"no whole checkpoint in {out}: {'; '.join(damage)}")
 
 
+def goes_on(out: Path, log: Path, resume: bool) -> bool:
+    """Whether a run goes on from a checkpoint; one that was stopped before its first begins anew, and so does its log.
+
+    Raises `InputError` where a run stands in the way of one that is not to be resumed.
+    """
+    if not resume and log.exists():
+        raise InputError(f"{out} already holds a run: resume it, or give another folder")
+    going_on = resume and (out / FOLDER / LATEST).exists()
+    if not going_on:
+        log.unlink(missing_ok=True)
+    return going_on
+
+
 def last_good(out: Path) -> str:
     """Name of the last checkpoint, ``none yet`` without one; for messages."""
     pointer = out / FOLDER / LATEST
@@ -110,10 +123,15 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
         handle.write(json.dumps(record) + "\n")
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records that `append` wrote; a line ends at a newline alone, for JSON may hold other line separators."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def trim(path: Path, done: int) -> None:
     """Drop the lines of steps that came after ``done`` (and one that was cut short): they are run again."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         with contextlib.suppress(ValueError):
             if json.loads(line).get("step", 0) <= done:
                 kept.append(f"{line}\n")

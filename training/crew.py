@@ -12,7 +12,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+
+WAIT = timedelta(days=7)
+"""How long members wait for one another: the first trains a warm start alone. Who dies is noticed by torchrun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def join() -> Crew:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
         atexit.register(_leave)  # its threads, left running, can abort a process that is done
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

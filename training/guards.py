@@ -49,7 +49,8 @@ class Verdict(NamedTuple):
 
 def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
     """``log``: the lines of the steps so far, each with ``success`` (None when all failed), ``entropy`` (None without
-    an update), ``informative`` (groups), ``failed`` and ``episodes``, and ``dev_success`` where it was measured."""
+    an update), ``informative`` (groups), ``failed`` and ``episodes``, ``norm`` of the gradient where there was an
+    update, and ``dev_success`` where it was measured."""
     if not spec.on or not log:
         return None
     last = log[-spec.dead :]
@@ -70,7 +71,9 @@ def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
     if fell and not _holds(log, spec):
         return Verdict("collapse", f"success fell from {best:.3f} to {now:.3f} (means of {spec.window} steps)")
     recent = log[-spec.window :]
-    if all(line["informative"] == 0 for line in recent) and len(log) >= 2 * spec.window:
+    # a batch's baseline, a true trajectory and steps' own rewards teach from groups of equal rewards too
+    idle = all(line["informative"] == 0 and not line.get("norm") for line in recent)
+    if idle and len(log) >= 2 * spec.window:
         return Verdict("collapse", f"no group of {spec.window} steps told its rollouts apart, at success {now:.3f}")
     spread = [line["entropy"] for line in recent if line["entropy"] is not None]
     if len(spread) == spec.window and max(spread) < spec.entropy and now < 0.9 * best:

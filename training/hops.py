@@ -63,7 +63,10 @@ def hops(qa: QuestionSet, row: Row) -> list[Hop]:
 
 
 def bridge_of(qa: QuestionSet, row: Row) -> tuple[Hop, Hop] | None:
-    """First and last hop of a two-hop row that marks gold sentences; None where they cannot be told apart."""
+    """First and last hop of a two-hop row that marks gold sentences; None where they cannot be told apart.
+
+    The first alone decides nothing: a bridge whose first passage holds the answer as well is none.
+    """
     gold = qa.gold(row)
     if len(gold) != 2 or not row.get("supporting_facts"):
         return None
@@ -79,7 +82,7 @@ def bridge_of(qa: QuestionSet, row: Row) -> tuple[Hop, Hop] | None:
         if last is None:
             return None
         order = [p for p in gold if p is not last] + [last]
-        span = answer_in([answer], [last.text])
+        span = answer_in([answer], [last.text]) if not holds(order[0], row["answers"]) else ""
     start, end = order
     hints = [plans.bare_title(end.title), *keywords(plans.bare_title(end.title))]
     quotes = qa.fact(row, start, hints), qa.fact(row, end, [answer])
@@ -148,7 +151,12 @@ def shown(
 def misleading(qa: QuestionSet, goal: str, answers: Sequence[str], barred: Collection[str]) -> list[Passage]:
     """What a search ranks among its first five though it holds no answer."""
     found = [p for p in qa.search(goal, 8) if p.id not in barred and len(p.text) <= MAX_PASSAGE_CHARS]
-    return [p for p in found if not any(find_span(a, f"{p.title} {p.text}") for a in answers)][:5]
+    return [p for p in found if not holds(p, answers)][:5]
+
+
+def holds(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether an answer stands in the passage or in its title."""
+    return any(find_span(answer, f"{passage.title} {passage.text}") for answer in answers)
 
 
 def first_queries(goal: str, passage: Passage) -> list[str]:

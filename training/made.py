@@ -1,8 +1,8 @@
 """Questions made by rules from a set's passages, as rows of the set: more look-ups in the language of its corpus.
 
 They are those of `eval.synthesis`, verified against the same passages. What is for reporting stays out three times: a
-made question has an id that the split judges as any other, one that asks what a reporting row asks is dropped, and so
-is one with a reporting row's answer from one of its passages.
+made question has an id that the split judges as any other, one that asks what a reporting row asks, of this set nearly
+and of any word for word, is dropped, and so is one with a reporting row's answer from one of its passages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sleuth.eval.synthesis.make import Synthesis, facts_of, row_of
 from sleuth.eval.synthesis.training import decontaminated
 from sleuth.eval.synthesis.wording import grammar
 from sleuth.retrieval.records import Filter, Hit
-from sleuth.training.sets import MADE, QuestionSet
+from sleuth.training.sets import MADE, QuestionSet, trainable
 
 MOST = 500
 """Questions of a corpus: the kinds take turns, and beyond some hundreds only comparisons are left."""
@@ -31,7 +31,8 @@ def made(qa: QuestionSet, data: str | Path, seed: int = 0) -> QuestionSet:
     tasks = Synthesis(facts_of(lambda stage: corpus.documents(), rules), rules, corpus, tuple(KINDS), seed).take(MOST)
     reporting = [task for task in loader(qa.name)(data) if is_reporting(task)]
     kept, _ = decontaminated(tasks, reporting)
-    return dataclasses.replace(qa, name=MADE + qa.name, rows=[row_of(task) for task in kept])
+    rows = [row for row in map(row_of, kept) if trainable(row, data)]
+    return dataclasses.replace(qa, name=MADE + qa.name, rows=rows)
 
 
 @dataclass(frozen=True, slots=True)

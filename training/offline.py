@@ -180,14 +180,14 @@ def train(
 ) -> Path:
     """Train the adapter ``adapted`` on what the method chooses among ``rows``; the adapter's folder ``out/adapter``.
 
-    Raises `InputError` where the method finds nothing. Resumable as the other trainers, byte for byte on a CPU.
+    Raises `InputError` where the method finds nothing. Resumable as the other trainers, byte for byte on a CPU, and
+    from its beginning where it was stopped before its first checkpoint.
     """
     import torch
 
     out = Path(out)
     with checkpoint.locked(out):
-        if not resume and (out / LOG).exists():
-            raise InputError(f"{out} already holds a run: resume it, or give another folder")
+        going_on = checkpoint.goes_on(out, out / LOG, resume)
         torch.manual_seed(spec.seed)
         learner = Learner(adapted, spec.update, LIKELIHOOD)
         units = _units(spec, masks, rows)
@@ -195,7 +195,7 @@ def train(
             counts = f"{len(rows)} episodes, {sum(row.graded.success for row in rows)} of them successful"
             raise InputError(f"method {spec.method!r} finds nothing to learn from in {counts}")
         batches = _schedule(len(units), spec)
-        done = _restore(out, learner, spec, base, progress) if resume else 0
+        done = _restore(out, learner, spec, base, progress) if going_on else 0
         for step in range(done + 1, len(batches) + 1):
             chosen = [units[i] for i in batches[step - 1]]
             if spec.method == "prefer":

@@ -73,14 +73,20 @@ def resolved(steps: Sequence[str], answers: Sequence[str]) -> list[str]:
 def from_decomposition(row: Row) -> list[str]:
     """Steps of a set that marks a passage for each (MuSiQue, MoreHopQA); logic steps without a passage are left out.
 
-    Empty when a later step refers to no earlier answer and some answer is not used later: nothing unlinked is taught.
+    Empty when a step refers to one that is left out, and when a later step refers to no earlier answer and some answer
+    is not used later: nothing unlinked is taught.
     """
     steps: list[str] = []
     answers: list[str] = []
-    for part in row["decomposition"]:
+    numbers: dict[int, int] = {}  # in the plan, by number in the row
+    for place, part in enumerate(row["decomposition"], 1):
         if not part["passage"]:
             continue
         step = natural(part["question"])
+        if any(0 < n < place and n not in numbers for n in map(int, re.findall(r"#(\d+)", step))):
+            return []
+        step = re.sub(r"#(\d+)", lambda m: f"#{numbers.get(int(m[1]), m[1])}", step)
+        numbers[place] = len(numbers) + 1
         if "#" not in step:
             for number, answer in enumerate(answers, 1):
                 bare = re.sub(r"\s*\(.*\)|,.*", "", answer)

@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 
 from sleuth.corpora.errors import ConfigError, InputError, nearest
 from sleuth.corpora.files import read_toml
+from sleuth.training.crew import Crew, join
 from sleuth.training.rl_recipe import TABLES, RlRecipe
 from sleuth.training.rl_recipe import read as read_rl
 from sleuth.training.sets import OWN, QuestionSet
@@ -99,11 +100,13 @@ def run(
     progress: Progress = print,
     seed: int | None = None,
     record: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    crew: Crew | None = None,
 ) -> Path:
     """Train what the recipe at ``path`` says; the adapter's folder in ``out``. ``data``: the benchmark files' folder.
 
     Beside it stand ``recipe.json`` (resolved), ``log.jsonl`` or ``metrics.jsonl``, ``checkpoints/``, when asked for
-    ``held_out.json``. ``seed`` replaces the recipe's; ``record`` gets each line of a run that learns from rewards.
+    ``held_out.json``. ``seed`` replaces the recipe's; ``record`` gets each line of a run that learns from rewards;
+    ``crew`` shares such a run, None for the processes that the environment names.
     Resuming with another recipe than the run was started with raises `InputError`.
     """
     recipe, folder = read(path, seed), Path(out)
@@ -115,11 +118,9 @@ def run(
         _before(recipe, path, folder, data, progress)
         return _supervised(recipe, folder, data, resume and not waiting, progress)
     from sleuth.training import rl_recipe
-    from sleuth.training.crew import join
 
     resolved = {**dataclasses.asdict(recipe), "rl": _but_length(recipe.rl)}
-    crew = join()
-    going_on = resume and any((folder / log).exists() for log in ("metrics.jsonl", "log.jsonl"))
+    crew = crew or join()
     if crew.first:
         _settle(folder, resolved, resume)
     if crew.first and recipe.examples and not (folder / "warm" / "adapter").is_dir():
@@ -133,7 +134,9 @@ def run(
     if recipe.rl.spec.steps == 0:
         return folder / "warm" / "adapter"
     start = rl_recipe.starting_point("warm" if recipe.examples else recipe.start, folder)
-    return rl_recipe.run(recipe.rl, recipe.base, start, folder, data, resume=going_on, progress=progress, record=record)
+    return rl_recipe.run(
+        recipe.rl, recipe.base, start, folder, data, resume=resume, progress=progress, record=record, crew=crew
+    )
 
 
 def _readable(path: Path) -> None:
@@ -151,11 +154,15 @@ def _readable(path: Path) -> None:
 
 
 def _before(recipe: Recipe, path: str, folder: Path, data: str | None, progress: Progress) -> None:
-    """Train the recipe that this one starts from, or go on with it, where it is not trained yet."""
+    """Train the recipe that this one starts from, or go on with it, where it is not trained yet.
+
+    Alone: the other members of a crew wait, and what this one gathered would meet what they do.
+    """
     out = folder / "start" if recipe.start.endswith(".toml") else None
     if out is not None and not (out / "adapter").is_dir():
         progress(f"{recipe.name}: first {recipe.start}")
-        run(str(Path(path).parent / recipe.start), str(out), data, (out / "recipe.json").exists(), progress)
+        going_on = (out / "recipe.json").exists()
+        run(str(Path(path).parent / recipe.start), str(out), data, going_on, progress, crew=Crew())
 
 
 def _but_length(recipe: RlRecipe) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +174,9 @@ class _Run:
         self.lines: list[dict[str, Any]] = []
         parts.engine.load()
         self.base_version = parts.engine.policy_version
+        self.versions: deque[int] = deque(maxlen=spec.rollout.staleness + 1)
+        """The steps whose weights were published last; a step that moved nothing publishes nothing. Replies from before
+        the first of them are too old."""
         self.masks = Masks(parts.engine.tokens, parts.engine.constrain, keep=4 * spec.rollout.questions)
         self.teach = teacher(spec.algorithm, self.masks, parts.engine)
         self.publish(0)
@@ -188,6 +192,7 @@ class _Run:
     def publish(self, step: int) -> None:
         """The engine goes on with the learner's weights, under the version of that step."""
         give(self.parts.engine, self.learner.adapted, f"{self.base_version}+{self.out.name}@{step}", self.crew)
+        self.versions.append(step)
 
     def close(self) -> None:
         """End the rollouts that run ahead."""
@@ -202,6 +207,7 @@ class _Run:
         dev = self._dev(step)
         clock("dev_s")
         groups = self._taken(step) if self.ahead else self._groups(step)
+        behind = self._behind(groups)
         clock("rollout_s")
         spec = self.spec
         history = [curriculum.past(self.records, group.task) for group in groups]
@@ -223,15 +229,16 @@ class _Run:
             rewards = [g.reward for g in group.graded if g.reward is not None]
             wins = sum(g.success for g in group.graded if g.reward is not None)
             curriculum.update(self.records, spec.curriculum, step, group.task, rewards, wins)
-        about = {**curriculum.describe(self.records, spec.curriculum, step), **self._behind(groups, step)}
+        about = {**curriculum.describe(self.records, spec.curriculum, step), **behind}
         figures = describe([group.graded for group in groups])
         return {"step": step, "version": version, **dev, **figures, **learned, **about, **clock.spent}
 
-    def _behind(self, groups: Sequence[Group], step: int) -> dict[str, Any]:
-        """How many updates the weights behind a step's groups were behind, and how many groups were too far."""
+    def _behind(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """How many updates the weights behind a step's groups are behind, and how many groups were too far."""
         if self.ahead is None:
             return {}
-        ages = [step - 1 - oldest(group.episodes) for group in groups]
+        found = [oldest(group.episodes, self.versions[-1]) for group in groups]
+        ages = [sum(version > step for version in self.versions) for step in found]
         return {"staleness": fmean(ages), "staleness_max": max(ages), "stale_dropped": self.ahead.dropped}
 
     def _groups(self, step: int) -> list[Group]:
@@ -266,11 +273,10 @@ class _Run:
         spec, first = self.spec, self.began
         while first + self.ahead.started < step + spec.rollout.staleness + 1:
             self._put_in(first + self.ahead.started)
-        since = step - 1 - spec.rollout.staleness
-        taken = self.ahead.take(spec.rollout.questions, since)
+        taken = self.ahead.take(spec.rollout.questions, self.versions[0])
         while not taken:  # all were too old: ask again under the present weights
             self._put_in(first + self.ahead.started)
-            taken = self.ahead.take(spec.rollout.questions, since)
+            taken = self.ahead.take(spec.rollout.questions, self.versions[0])
         groups = self._graded([(row.task, row.episodes) for row in taken])
         self._keep(groups, step)
         return groups
@@ -353,7 +359,7 @@ class _Run:
         if self.crew.first:
             checkpoint.trim(self.out / LOG, meta["step"])
         self.crew.gather(None)
-        self.lines = [json.loads(line) for line in (self.out / LOG).read_text(encoding="utf-8").splitlines()]
+        self.lines = checkpoint.read_log(self.out / LOG)
         self.publish(meta["step"])
         self.began = int(meta["step"]) + 1
         return int(meta["step"])

@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
-from sleuth.training.crew import join
+from sleuth.training.crew import Crew, join
 from sleuth.training.offline import OfflineSpec
 from sleuth.training.rewards import RewardSpec, Term
-from sleuth.training.rl import Parts, RlSpec, train
+from sleuth.training.rl import LOG, Parts, RlSpec, train
 from sleuth.training.rollouts import RolloutSpec
 from sleuth.training.sft import Progress
 from sleuth.training.tasks import TaskSpec, open_tasks
@@ -132,10 +132,13 @@ def run(
     resume: bool = False,
     progress: Progress = print,
     record: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    crew: Crew | None = None,
 ) -> Path:
     """Open the tasks, the store, the model and the engine, and train; the adapter's folder in ``out``.
 
     ``start``: an adapter's folder, whose rank and alpha the run takes over (at rank 0 it is merged), or None.
+    ``resume``: go on with what stands in ``out``; a run that was stopped before its first step begins anew.
+    ``crew``: None for the processes that the environment names.
     """
     from sleuth.agents.policy.lora import read_config
     from sleuth.agents.policy.models import choose_device, choose_dtype, load_model, model_name, model_path
@@ -145,7 +148,8 @@ def run(
     if start is not None and spec.rank:
         config = read_config(Path(start))
         spec = dataclasses.replace(spec, rank=int(config["r"]), alpha=int(config["lora_alpha"]))
-    crew = join()
+    crew = crew or join()
+    going_on = resume and (out / LOG).exists()
     if crew.first:  # the others find the store made
         open_tasks(recipe.tasks, data, out, spec.seed)
     crew.gather(None)
@@ -161,7 +165,7 @@ def run(
     engine = _engine(spec.rollout, path, model, tokenizer, crew.device, out)
     try:
         parts = Parts(model, model_name(path), engine, store, tasks, dev, start, crew)
-        return train(spec, parts, out, resume=resume, progress=progress, record=record)
+        return train(spec, parts, out, resume=going_on, progress=progress, record=record)
     finally:
         engine.close()
 

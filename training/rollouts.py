@@ -109,10 +109,10 @@ def version_step(version: str) -> int:
     return int(found[1]) if found else 0
 
 
-def oldest(episodes: Sequence[Episode]) -> int:
-    """The step of the oldest weights that any reply of some episodes came from."""
+def oldest(episodes: Sequence[Episode], without: int) -> int:
+    """The step of the oldest weights that any reply of some episodes came from; ``without`` any reply, that."""
     replies = (step.completion for episode in episodes for step in episode.steps)
-    return min((version_step(reply.policy_version) for reply in replies if reply is not None), default=0)
+    return min((version_step(reply.policy_version) for reply in replies if reply is not None), default=without)
 
 
 class Rolled(NamedTuple):
@@ -163,7 +163,7 @@ class Ahead:
                 row = self._done.pop(0)
                 if isinstance(row, BaseException):
                     raise row
-                if oldest(row.episodes) < since:
+                if oldest(row.episodes, since) < since:
                     self.dropped += 1
                 else:
                     taken.append(row)

@@ -6,7 +6,6 @@ run. Questions, answers and quotes are data: the template escapes them.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from sleuth.agents import episodes as episode_files
 from sleuth.agents.records import Episode
 from sleuth.corpora.files import write_file
+from sleuth.training.checkpoint import read_log
 
 PAGE, LOG = "run.html", "metrics.jsonl"
 SMOOTH = 5
@@ -77,7 +77,7 @@ def write_page(out: Path) -> Path:
     """``out/run.html`` from what the run has left in ``out`` so far."""
     from jinja2 import Environment, StrictUndefined
 
-    lines = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
+    lines = read_log(out / LOG)
     kept = sorted((out / "episodes").glob("step-*.jsonl"))
     samples = [(f"Episodes of step {int(p.stem[5:])}", _shown(p)) for p in dict.fromkeys([*kept[:1], *kept[-1:]])]
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_TEMPLATE)

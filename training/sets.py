@@ -1,7 +1,8 @@
 """A question set is the training side of one benchmark: its questions, its passages and a BM25 index over them.
 
-Reporting rows are gone once a set is loaded, so nothing that is built from a set can have seen one. The formats are
-those of the benchmark files: ``qa/NAME[.dev].jsonl`` and ``corpora/NAME.corpus.jsonl.gz``.
+Reporting rows, and rows that ask what one of any set asks, are gone once a set is loaded, so nothing that is built from
+a set can have seen one. The formats are those of the benchmark files: ``qa/NAME[.dev].jsonl`` and
+``corpora/NAME.corpus.jsonl.gz``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from sleuth.corpora.errors import InputError
 from sleuth.corpora.records import Passage
 from sleuth.corpora.text import sentences
+from sleuth.eval.answers import normalise
 from sleuth.eval.split import reporting_only
 from sleuth.retrieval.records import Retriever
 
@@ -96,7 +98,7 @@ MADE = "made_"
 
 
 def load(data: str | Path | None, name: str) -> QuestionSet:
-    """The named set from a folder of benchmark files without its reporting rows; `InputError` names what is missing."""
+    """The `trainable` rows of the named set of a folder of benchmark files; `InputError` names what is missing."""
     if name == FICTIONAL:
         return _fictional()
     if data is not None and name.startswith(MADE):
@@ -119,7 +121,28 @@ def load(data: str | Path | None, name: str) -> QuestionSet:
         text = record["text"]
         passages[record["id"]] = Passage(record["id"], record["id"], 0, len(text), record.get("title", ""), text)
         starts[record["id"]] = record.get("sents", ())
-    return QuestionSet(name, [row for row in _lines(questions) if not reporting_only(row)], passages, starts)
+    return QuestionSet(name, [row for row in _lines(questions) if trainable(row, data)], passages, starts)
+
+
+def trainable(row: Row, data: str | Path) -> bool:
+    """Whether a row is not for reporting and asks nothing that a reporting row of any set of the folder asks.
+
+    The split goes by ids, and one question can stand under several.
+    """
+    return not reporting_only(row) and not _asked(row) & _reported(str(data))
+
+
+@functools.cache
+def _reported(data: str) -> frozenset[str]:
+    """All that the reporting rows of a folder ask, those without a corpus included."""
+    files = sorted(path for folder in ("qa", "qa_no_corpus") for path in (Path(data) / folder).glob("*.jsonl"))
+    return frozenset(text for path in files for row in _lines(path) if reporting_only(row) for text in _asked(row))
+
+
+def _asked(row: Row) -> set[str]:
+    """A row's question and the one that it goes on from, which MoreHopQA's rows over the same look-ups share."""
+    asked = (row.get(key) for key in ("question", "previous_question"))
+    return {normalise(text) for text in asked if isinstance(text, str)} - {""}
 
 
 def _fictional() -> QuestionSet:

@@ -102,14 +102,13 @@ def train(
 
     At rank 0 all weights are trained, and the folder is ``out/model``. ``base`` is the name that the adapter gives its
     base model, ``start`` an adapter to go on from. Beside it stand ``log.jsonl`` (one line a step) and
-    ``checkpoints/``. Raises `TrainingError` when the loss is not finite, `InputError` when there is nothing to resume
-    or something stands in the way.
+    ``checkpoints/``; with ``resume`` a run goes on from the last of those, without one from its beginning. Raises
+    `TrainingError` when the loss is not finite, `InputError` when something stands in the way.
     """
     import torch
 
     out = Path(out)
-    if not resume and (out / _LOG).exists():
-        raise InputError(f"{out} already holds a run: resume it, or give another folder")
+    going_on = checkpoint.goes_on(out, out / _LOG, resume)
     grammars = Grammars(tokenizer, model.config.vocab_size, [_end(tokenizer)])
     rows = [row for example in examples if len(row := tokenize(tokenizer, example, grammars)) <= spec.max_tokens]
     if not rows:
@@ -123,7 +122,7 @@ def train(
         load_weights(adapted, start, base)
     params = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(params.values(), lr=spec.learning_rate, weight_decay=0.0)
-    if resume:
+    if going_on:
         done = _restore(out, optimizer, params, spec, len(batches), progress)
     else:
         done = 0

@@ -1,7 +1,8 @@
 """The tasks of a run come with the store that they are asked over: an invented world, question sets, or a user's own.
 
-Rows that figures are reported on (`eval.split`) never enter, and the dev tasks are never trained on: those of question
-sets are the tenth that is held out, those of a world are of another world, about entities that training never met.
+Rows that figures are reported on (`eval.split`) never enter, nor do rows of a data folder that ask the same, and the
+dev tasks are never trained on: those of question sets are the tenth that is held out, those of a world are of another
+world, about entities that training never met.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sleuth.eval.load import corpus_path, is_reporting, loader, read_tasks, sele
 from sleuth.eval.records import Task
 from sleuth.eval.split import bucket
 from sleuth.retrieval.records import Retriever
-from sleuth.training.sets import MADE, SHARED_CORPUS, load
+from sleuth.training.sets import MADE, SHARED_CORPUS, load, trainable
 
 HELD_OUT = 3
 """Bucket of rows that are looked at while training but not trained on."""
@@ -100,7 +101,8 @@ def _sets(sets: Mapping[str, int], data: str | Path, seed: int) -> tuple[list[Ta
     dev: list[Task] = []
     for name, count in sets.items():
         rows = [task_of(row) for row in load(data, name).rows] if name.startswith(MADE) else loader(name)(data)
-        train += select([t for t in rows if not is_reporting(t) and _bucket(t) != HELD_OUT], count, seed)
+        rows = [t for t in rows if trainable({**t.metadata, "id": t.id, "question": t.question}, data)]
+        train += select([t for t in rows if _bucket(t) != HELD_OUT], count, seed)
         dev += [t for t in rows if _bucket(t) == HELD_OUT and not name.startswith(MADE)]
     return train, dev
 

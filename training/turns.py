@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from sleuth.training.hops import (
     content,
     evidence,
     first_queries,
+    holds,
     hops,
     keywords,
     misleading,
@@ -113,39 +114,47 @@ def reflect_hop(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Examp
         else:
             barred = {hop.passage.id, *row["supporting"]}
             passages = shown(qa, hop.goal, [], rng, 4, barred)
-            if not any(find_span(hop.answer, p.text) for p in passages):
+            if not any(holds(p, [hop.answer]) for p in passages):
                 yield _reflector(qa, row, hop.goal, passages, "", UNKNOWN)
 
 
 def reflect_question(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
-    """The turns of a loop over a two-hop question: first hop alone, second with the first known, both, or neither."""
+    """The turns of a loop over a two-hop question: first hop alone, second with the first known, both, or neither.
+
+    What is "unknown" shows no passage that holds an answer; those of a comparison hold it and decide nothing alone.
+    """
     bridge = bridge_of(qa, row)
     if bridge is None:
         return
     start, end = bridge
     goal, title = row["question"], plans.bare_title(end.passage.title)
     gold = {p.id for p in qa.gold(row)}
+    telling = () if row["type"] == "comparison" else row["answers"]
 
     def second() -> Example:
         passages = shown(qa, f"{title} {goal}", [end.passage], rng, 4, gold)
         return _reflector(qa, row, goal, passages, end.quote, end.answer, [start.quote])
 
-    def first() -> Example:
-        return _reflector(qa, row, goal, shown(qa, goal, [start.passage], rng, 4, gold), start.quote, UNKNOWN)
+    def unknown(must: Sequence[Passage], quote: str, known: Sequence[str]) -> Example | None:
+        passages = shown(qa, goal, must, rng, 4, gold)
+        told = any(holds(p, telling) for p in passages)
+        return None if told else _reflector(qa, row, goal, passages, quote, UNKNOWN, known)
+
+    def first() -> Example | None:
+        return unknown([start.passage], start.quote, [])
 
     def both() -> Example:
         passages = shown(qa, goal, [start.passage, end.passage], rng, 4)
         return _reflector(qa, row, goal, passages, end.quote, end.answer)
 
-    def neither() -> Example:
-        return _reflector(
-            qa, row, goal, shown(qa, goal, [], rng, 4, gold), "", UNKNOWN, rng.choice([[], [start.quote]])
-        )
+    def neither() -> Example | None:
+        return unknown([], "", rng.choice([[], [start.quote]]))
 
-    kinds = [second, rng.choice([first, both]), rng.choice([first, both]), neither]
+    kinds: list[Callable[[], Example | None]] = [second, rng.choice([first, both]), rng.choice([first, both]), neither]
     rng.shuffle(kinds)
     for kind in kinds:
-        yield kind()
+        if example := kind():
+            yield example
 
 
 def reflect_alone(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[Example]:
