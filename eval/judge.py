@@ -208,7 +208,7 @@ def _kept(path: str | Path | None, stamp: str) -> dict[str, Verdict]:
     found: dict[str, Verdict] = {}
     if path is None or not Path(path).is_file():
         return found
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
             if row["judge"] == stamp:
