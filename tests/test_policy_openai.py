@@ -253,7 +253,7 @@ def test_thinking_is_taken_off(serve: Callable[..., Server], said: Any, text: st
 def test_the_key_comes_from_the_environment_and_is_never_shown(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("SLEUTH_POLICY_KEY", "sk-secret")
     server = serve(reply(401, {"error": {"message": "wrong key sk-secret"}}))
     with pytest.raises(PolicyError) as caught:
         sample(OpenAIPolicy(server.url.replace("http://", "http://user:word@"), "m"))
@@ -263,10 +263,18 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
         and "word" not in str(caught.value)
         and "a key was sent" in str(caught.value)
     )
-    assert OpenAIPolicy("http://example.org/v1", "m")._key == ""
-    assert OpenAIPolicy("https://example.org/v1", "m")._key == "sk-secret"
+
+
+def test_the_key_of_openai_goes_to_openai_alone(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    server = serve(good)
+    sample(OpenAIPolicy(server.url, "m"))
+    assert server.keys == [""]
+    for url in ("https://example.org/v1", "https://api.openai.com.example.org/v1", "http://api.openai.com/v1"):
+        assert OpenAIPolicy(url, "m")._key == ""
+    assert OpenAIPolicy("https://api.openai.com/v1", "m")._key == "sk-secret"
     monkeypatch.setenv("SLEUTH_POLICY_KEY", "other")
-    assert OpenAIPolicy("http://example.org/v1", "m")._key == "other"
+    assert {OpenAIPolicy(f"{host}/v1", "m")._key for host in ("http://a.org", "https://api.openai.com")} == {"other"}
 
 
 def test_one_policy_serves_many_event_loops_and_tasks(serve: Callable[..., Server]) -> None:

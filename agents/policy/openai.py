@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import httpx
 
 KEYS = ("SLEUTH_POLICY_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key; the second is sent over https or to this machine only."""
+"""Environment variables that may hold the key; the second is sent to `OPENAI` alone, whose key it is."""
+OPENAI = "https://api.openai.com"
 MAX_REPLY_BYTES = 16 * 2**20
 OPTIONAL = ("response_format", "logprobs", "seed", "top_p", "temperature", "return_token_ids")
 """Fields that are left out from then on when the server says it does not know them."""
@@ -70,7 +71,7 @@ class OpenAIPolicy:
         """The address without credentials, for messages."""
         self._local = _is_local(parts.hostname or "")
         self._key = os.environ.get(KEYS[0], "")
-        if not self._key and (self._local or parts.scheme == "https"):
+        if not self._key and f"{parts.scheme}://{parts.hostname}" == OPENAI:
             self._key = os.environ.get(KEYS[1], "")
         self._refused: set[str] = set()
         self._client: httpx.AsyncClient | None = None
