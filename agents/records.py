@@ -67,7 +67,7 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person selects it by; goes into the episode's config."""
+        """What a person selects it by, with a hash where that does not tell it; goes into the episode's config."""
         ...
 
     async def sample(

@@ -57,6 +57,11 @@ def open_policy(
     return EmbeddedPolicy(path, adapter=folder, constrain=constrain, device=device, **options)
 
 
+def is_shipped(adapter: Path) -> bool:
+    """Whether an adapter's folder is one of `ADAPTERS`, so that its name alone says which it is."""
+    return adapter.resolve().parent == ADAPTERS
+
+
 def _adapter(name: str | Path, embedded: bool) -> Path | None:
     """The adapter's folder, None for no adapter."""
     if name in ("none", "untrained") or (name == "default" and not embedded):
