@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from sleuth.corpora.errors import SleuthError
+from sleuth.corpora.errors import ConfigError, SleuthError
 from sleuth.corpora.records import Passage
 
 JsonSchema: TypeAlias = Mapping[str, Any]
@@ -39,6 +40,10 @@ class Sampling:
     max_tokens: int = 256
     seed: int = 0
     """The same seed, prompt and policy give the same completion, whatever else is in the batch (embedded engine)."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.temperature):  # neither drawn with nor written
+            raise ConfigError(f"temperature: expected a finite number, found {self.temperature}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,10 @@ class Budget:
     tokens: int | None = 60_000
     """Prompt and completion tokens together."""
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not math.isfinite(self.seconds):
+            raise ConfigError(f"seconds: expected a finite number, or none for no limit, found {self.seconds}")
 
 
 @dataclass(frozen=True, slots=True)

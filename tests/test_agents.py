@@ -6,13 +6,16 @@ import asyncio
 import dataclasses
 import json
 import re
+import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sleuth.agents import episodes
 from sleuth.agents.graph import build_graph, checkpoints, roles_of
-from sleuth.agents.records import Budget, Episode, PolicyError, Step, ToolCall, episode_from_json, to_json
+from sleuth.agents.records import Budget, Episode, PolicyError, Sampling, Step, ToolCall, episode_from_json, to_json
 from sleuth.agents.role import parse_object, step_seed
 from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
@@ -409,6 +412,33 @@ def test_a_reply_cut_short_yields_its_complete_fields() -> None:
     assert parse_object('{"answer":"Ohio","quotes":["one","tw') == {"answer": "Ohio", "quotes": ["one"]}
     assert parse_object('{"quotes":["one","two"],"answer":"Cinc') == {"quotes": ["one", "two"]}
     assert parse_object("[1, 2]") == {} == parse_object('{"')
+    assert parse_object('{"answer":"a \\"b\\" [c]","key') == {"answer": 'a "b" [c]'}
+    assert parse_object('{"answer":"the "big" one","quotes":["x"]}') == {"answer": "the "}
+
+
+def test_no_reply_breaks_its_parser_or_keeps_it_busy() -> None:
+    started = time.perf_counter()
+    assert len(parse_object('{"quotes":[' + '"a",' * 100_000)["quotes"]) == 100_000
+    assert parse_object('{"answer":"one","more":"' + '\\"],' * 100_000) == {"answer": "one"}
+    assert parse_object('{"a":' * 100_000) == {} == parse_object("[{" * 100_000)
+    assert parse_object('{"a":' + "5" * 5_000 + ',"b":-1e999,"c":NaN,"d":7,"e":2.5}') == {
+        "a": None, "b": None, "c": None, "d": 7, "e": 2.5,
+    }  # fmt: skip
+    assert rewriter.read('{"query":"half \\ud800 a pair"}', "x")["query"] == "half ? a pair"
+    assert time.perf_counter() - started < 2
+
+
+@given(st.text(st.sampled_from('{}[]",:\\ 1e-tu\n'), max_size=30))
+def test_parsing_a_reply_never_raises(text: str) -> None:
+    assert isinstance(parse_object(text), dict) and isinstance(parse_object('{"a":["b",{"c":' + text), dict)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_limits_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(ConfigError, match=f"temperature: expected a finite number, found {value}"):
+        Sampling(temperature=value)
+    with pytest.raises(ConfigError, match=f"seconds: expected a finite number, or none for no limit, found {value}"):
+        Budget(seconds=value)
 
 
 def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:

@@ -17,9 +17,11 @@ from sleuth.agents.policy.openai import OpenAIPolicy, _retry_after
 from sleuth.agents.records import Message, PolicyError, Sampling
 
 ASK = [Message("system", "Be short."), Message("user", "Who?")]
+NAN = float("nan")
+CHOICE = {"message": {"content": "fine"}, "finish_reason": "stop"}
 GOOD = {
     "model": "m",
-    "choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}],
+    "choices": [CHOICE],
     "usage": {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}},
 }
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "x-span": ["t"]}}}
@@ -161,6 +163,14 @@ FAULTS = [
     (reply(200, [1]), "bad_reply", True),
     (reply(200, {"choices": [{"message": "text"}]}), "bad_reply", True),
     (reply(200, {"choices": []}), "bad_reply", True),
+    (reply(200, {"choices": [{"message": {"content": ["parts"]}}]}), "bad_reply", True),
+    (reply(200, {**GOOD, "choices": [{**CHOICE, "logprobs": {"content": [{"logprob": NAN}]}}]}), "bad_reply", True),
+    (reply(200, {**GOOD, "usage": {"prompt_tokens": float("inf")}}), "bad_reply", True),
+    (reply(200, {**GOOD, "usage": {"completion_tokens": -1}}), "bad_reply", True),
+    (reply(200, {**GOOD, "prompt_token_ids": [2**64]}), "bad_reply", True),
+    (reply(200, b'{"choices":' + b"[" * 100_000), "bad_reply", True),
+    (reply(200, b'{"usage":' + b"5" * 5_000 + b"}"), "bad_reply", True),
+    (reply(404, b'{"error":' * 100_000), "bad_request", False),
     (reply(200, b"x" * 17 * 2**20), "bad_reply", False),
     (reply(302, b"", location="http://127.0.0.1:1/"), "bad_reply", False),
     (reply(401, {"error": {"message": "no"}}), "auth", False),
@@ -203,6 +213,7 @@ def test_a_long_retry_after_ends_at_once(serve: Callable[..., Server]) -> None:
     assert caught.value.kind == "rate_limit" and len(server.bodies) == 1
     assert _retry_after("2.5") == 2.5 and _retry_after("soon") == 0.0
     assert _retry_after("Wed, 21 Oct 2065 07:28:00 GMT") > 1e6
+    assert _retry_after("Wed, 21 Oct 99999 07:28:00 GMT") == 0.0
 
 
 def test_the_deadline_holds_over_all_attempts(serve: Callable[..., Server]) -> None:
@@ -241,10 +252,11 @@ def test_an_unexplained_refusal_drops_the_schema_once(serve: Callable[..., Serve
         ('<think>maybe {"a":1}</think>\n{"a":2}', '{"a":2}'),
         ('so far</think>{"a":2}', '{"a":2}'),
         ("<think>never ends", ""),
+        ("half \ud800 a pair", "half ? a pair"),
         (None, ""),
     ],
 )
-def test_thinking_is_taken_off(serve: Callable[..., Server], said: Any, text: str) -> None:
+def test_thinking_and_halves_of_characters_are_taken_off(serve: Callable[..., Server], said: Any, text: str) -> None:
     server = serve(reply(200, {"choices": [{"message": {"content": said}, "finish_reason": "length"}]}))
     done = sample(OpenAIPolicy(server.url, "m"))
     assert (done.text, done.finish) == (text, "length")

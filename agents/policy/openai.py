@@ -7,10 +7,12 @@ It works with vLLM, the llama.cpp server, our own server and hosted services. Ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import ipaddress
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -206,29 +208,51 @@ class OpenAIPolicy:
         try:
             data = json.loads(content)
             choice = data["choices"][0]
-            text = choice["message"].get("content") or ""
+            text = _text(choice["message"].get("content") or "")
             usage = data.get("usage") or {}
             details = usage.get("prompt_tokens_details") or {}
-            logprobs = [float(item["logprob"]) for item in (choice.get("logprobs") or {}).get("content") or ()]
+            logprobs = [_finite(item["logprob"]) for item in (choice.get("logprobs") or {}).get("content") or ()]
+            version = f"{data.get('model') or self.model} {data.get('system_fingerprint') or ''}".strip()
             completion = Completion(
-                text=THINK.sub("", text).strip() if "think>" in text else str(text),
-                prompt_ids=tuple(int(token) for token in data.get("prompt_token_ids") or ()),
-                token_ids=tuple(int(token) for token in choice.get("token_ids") or ()),
+                text=THINK.sub("", text).strip() if "think>" in text else text,
+                prompt_ids=tuple(map(_count, data.get("prompt_token_ids") or ())),
+                token_ids=tuple(map(_count, choice.get("token_ids") or ())),
                 logprobs=tuple(logprobs),
-                policy_version=f"{data.get('model') or self.model} {data.get('system_fingerprint') or ''}".strip(),
+                policy_version=_text(version),
                 finish="length" if choice.get("finish_reason") == "length" else "stop",
-                prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                cached_tokens=int(details.get("cached_tokens") or 0),
-                completion_tokens=int(usage.get("completion_tokens") or 0),
+                prompt_tokens=_count(usage.get("prompt_tokens")),
+                cached_tokens=_count(details.get("cached_tokens")),
+                completion_tokens=_count(usage.get("completion_tokens")),
             )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             shown = self._clean(content[:200].decode("utf-8", "replace"))
             expected = "expected a chat completion with choices[0].message.content"
-            raise PolicyError("bad_reply", f"{self.where}: {expected}, found {shown!r}", True) from error
+            said = f"{self.where}: {expected}, found {shown!r}"
+            raise PolicyError("bad_reply", f"{said} ({self._clean(str(error))})", True) from error
         return completion
 
     def _clean(self, text: str) -> str:
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+        return _text(text.replace(self._key, "***") if self._key else text)[:300]
+
+
+def _text(value: Any) -> str:
+    """Text whose halves of surrogate pairs, which JSON can spell but are no characters, are question marks."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {type(value).__name__}")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"expected a finite number, found {number}")
+    return number
+
+
+def _count(value: Any) -> int:
+    """A number of tokens, or a token's id: what 63 bits hold, 0 for none."""
+    if not 0 <= (number := int(_finite(value or 0))) < 2**63:
+        raise ValueError(f"expected a count, found {number}")
+    return number
 
 
 def _message(content: bytes) -> str:
@@ -236,7 +260,7 @@ def _message(content: bytes) -> str:
     try:
         error = json.loads(content).get("error")
         return str(error.get("message") or error) + (f" ({error['code']})" if error.get("code") else "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return text.strip() or "no message"
 
 
@@ -246,7 +270,9 @@ def _retry_after(value: str) -> float:
         return max(0.0, float(value))
     except ValueError:
         parsed = email.utils.parsedate_tz(value)
-        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+        with contextlib.suppress(ValueError, OverflowError):  # a date of no calendar
+            return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+        return 0.0
 
 
 def _is_local(host: str) -> bool:
