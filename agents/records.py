@@ -62,6 +62,7 @@ class Completion:
     policy_version: str = ""
     finish: Literal["stop", "length"] = "stop"
     prompt_tokens: int = 0
+    """Of a server that counts neither these nor ``completion_tokens``, a quarter of the characters."""
     cached_tokens: int = 0
     """Prompt tokens that came out of the prefix cache."""
     completion_tokens: int = 0

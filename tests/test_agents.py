@@ -21,7 +21,7 @@ from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.agents.tools import tool
-from sleuth.agents.trace import Trace
+from sleuth.agents.trace import UNKNOWN, Trace
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Hit
@@ -431,6 +431,15 @@ def test_no_reply_breaks_its_parser_or_keeps_it_busy() -> None:
 @given(st.text(st.sampled_from('{}[]",:\\ 1e-tu\n'), max_size=30))
 def test_parsing_a_reply_never_raises(text: str) -> None:
     assert isinstance(parse_object(text), dict) and isinstance(parse_object('{"a":["b",{"c":' + text), dict)
+
+
+def test_an_unknown_in_capitals_is_no_answer_so_far() -> None:
+    def reading_only(messages: Any) -> Any:
+        read = messages[0].content == reflector.PROMPT
+        return {"answer": "Unknown", "quote": ""} if read else PolicyError("server", "down")
+
+    episode = run("iterative", policy=ScriptedPolicy(reading_only))
+    assert episode.answer and episode.answer.text == UNKNOWN
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

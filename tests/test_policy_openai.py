@@ -150,6 +150,14 @@ def test_what_is_sent_and_read(serve: Callable[..., Server]) -> None:
     assert "response_format" not in OpenAIPolicy(server.url, "m", constrain="none")._body(ASK, Sampling(), SCHEMA)
 
 
+def test_what_a_server_does_not_count_is_estimated_so_that_a_budget_holds(serve: Callable[..., Server]) -> None:
+    server = serve(reply(200, {"choices": [CHOICE]}), reply(200, {"choices": [CHOICE], "usage": {"prompt_tokens": 7}}))
+    done = sample(OpenAIPolicy(server.url, "m"))
+    assert (done.prompt_tokens, done.completion_tokens) == (4, 1)  # 13 and 4 characters
+    done = sample(OpenAIPolicy(server.url, "m"))
+    assert (done.prompt_tokens, done.completion_tokens) == (7, 1)
+
+
 FAULTS = [
     (reply(429, {"error": {"message": "slow down"}}), "rate_limit", True),
     (reply(429, {"error": {"message": "no money", "code": "insufficient_quota"}}), "rate_limit", False),

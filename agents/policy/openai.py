@@ -31,6 +31,8 @@ KEYS = ("SLEUTH_POLICY_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the second is sent to `OPENAI` alone, whose key it is."""
 OPENAI = "https://api.openai.com"
 MAX_REPLY_BYTES = 16 * 2**20
+TOKEN_CHARS = 4
+"""Characters that count as a token where a server does not say how many there were."""
 OPTIONAL = ("response_format", "logprobs", "seed", "top_p", "temperature", "return_token_ids")
 """Fields that are left out from then on when the server says it does not know them."""
 TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|maximum context|too many tokens|too long", re.IGNORECASE)
@@ -92,7 +94,8 @@ class OpenAIPolicy:
         for attempt in itertools.count():
             body = self._body(messages, sampling, schema)
             try:
-                return self._read(await self._post(body, min(self.timeout_s, ends - time.monotonic())))
+                content = await self._post(body, min(self.timeout_s, ends - time.monotonic()))
+                return self._read(content, sum(len(turn["content"]) for turn in body["messages"]))
             except PolicyError as error:
                 asked = error if isinstance(error, Refusal) else Refusal("", "")
                 if attempt == self.retries:
@@ -203,8 +206,9 @@ class OpenAIPolicy:
             return Refusal("server", text, True, after_s)
         return Refusal("bad_request" if status >= 400 else "bad_reply", text, refused=status in (400, 422))
 
-    def _read(self, content: bytes) -> Completion:
-        """A completion from a reply's JSON; token ids stay empty where the server does not give them."""
+    def _read(self, content: bytes, prompt_chars: int) -> Completion:
+        """A completion from a reply's JSON; token ids stay empty where the server does not give them. What it does not
+        count is estimated from the characters, so that a budget of tokens holds with any server."""
         try:
             data = json.loads(content)
             choice = data["choices"][0]
@@ -220,9 +224,9 @@ class OpenAIPolicy:
                 logprobs=tuple(logprobs),
                 policy_version=_text(version),
                 finish="length" if choice.get("finish_reason") == "length" else "stop",
-                prompt_tokens=_count(usage.get("prompt_tokens")),
+                prompt_tokens=_count(usage.get("prompt_tokens")) or math.ceil(prompt_chars / TOKEN_CHARS),
                 cached_tokens=_count(details.get("cached_tokens")),
-                completion_tokens=_count(usage.get("completion_tokens")),
+                completion_tokens=_count(usage.get("completion_tokens")) or math.ceil(len(text) / TOKEN_CHARS),
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             shown = self._clean(content[:200].decode("utf-8", "replace"))
