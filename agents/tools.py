@@ -6,14 +6,26 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import inspect
+import threading
+import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sleuth.agents.records import JsonSchema
 from sleuth.corpora.errors import InputError
 from sleuth.retrieval.records import Filter, Hit, Retriever
+
+Result = TypeVar("Result")
+LINGER_S = 1.0
+"""At the end of the process, for searches that nobody waits for any more: one that is still in torch would abort it."""
+_AT_ONCE = threading.BoundedSemaphore(8)
+"""Searches that run beside one another; more would slow all of them."""
+_searching: set[threading.Thread] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
         await asyncio.sleep(0.002)  # two milliseconds: long against a loop turn, short against a search
         batch = waiting.pop(k)
         try:
-            found = await asyncio.to_thread(retriever.search, [query for query, _ in batch], k, where)
+            found = await _apart(functools.partial(retriever.search, [query for query, _ in batch], k, where))
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
@@ -82,3 +94,31 @@ def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
         return await future
 
     return tool(search)
+
+
+async def _apart(work: Callable[[], Result]) -> Result:
+    """What ``work`` gives, from a daemon thread of its own: a search that hangs holds up neither the end of the event
+    loop nor that of the process, as one in an executor would."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            with _AT_ONCE:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            _searching.discard(thread)
+
+    thread = threading.Thread(target=run, daemon=True, name="search")
+    _searching.add(thread)
+    thread.start()
+    return await asyncio.wrap_future(future)
+
+
+@atexit.register
+def _linger() -> None:
+    ends = time.monotonic() + LINGER_S
+    for thread in list(_searching):
+        thread.join(max(0.0, ends - time.monotonic()))

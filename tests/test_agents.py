@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import re
+import threading
 import time
 from typing import Any
 
@@ -283,6 +284,21 @@ def test_running_out_of_time_inside_a_call_answers_from_the_notes() -> None:
     assert episode.stop == "budget:seconds"
     assert episode.answer and episode.answer.text == "Cincinnati, Ohio"
     assert episode.answer.sentences[0].supported
+
+
+def test_a_search_that_hangs_does_not_outlive_the_time_of_its_episode() -> None:
+    released = threading.Event()
+
+    class Hanging(FilmStore):
+        def search(self, *arguments: Any) -> Any:
+            released.wait(20)
+            return super().search(*arguments)
+
+    started = time.perf_counter()
+    episode = run("naive-rag", store=Hanging(), budget=Budget(seconds=0.3))
+    assert episode.stop == "budget:seconds" and time.perf_counter() - started < 5
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "search")
+    released.set()
 
 
 def test_a_failing_policy_is_recorded_with_its_role_and_keeps_what_was_found() -> None:
