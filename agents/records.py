@@ -135,6 +135,9 @@ class ToolCall:
     passages stand once in the episode."""
     error: str = ""
     """Empty when the call worked."""
+    missing: tuple[str, ...] = ()
+    """Of a search, what it could not be looked for in, each with the reason: ``shard: not answered within 4 s``. Told
+    of all queries that were searched together; left out of the digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,13 +208,15 @@ class Episode:
     def digest(self) -> str:
         """SHA-256 over everything but the accidents of a machine's moment: equal digests mean identical episodes.
 
-        Left out are wall-clock times and how many prompt tokens a cache happened to hold.
+        Left out are wall-clock times, how many prompt tokens a cache happened to hold, and what was said to be down.
         """
         data = to_json(self)
         data.pop("timing")
         data["spent"].pop("cached_tokens")
         for step in data["steps"]:
             step.pop("seconds")
+            for call in step["calls"]:
+                call.pop("missing")
             if step["completion"]:
                 step["completion"].pop("cached_tokens")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
@@ -233,7 +238,7 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
             **data,
             "messages": tuple(Message(**m) for m in data.get("messages", ())),
             "completion": completion,
-            "calls": tuple(ToolCall(**c) for c in data.get("calls", ())),
+            "calls": tuple(ToolCall(**{**c, "missing": tuple(c.get("missing", ()))}) for c in data.get("calls", ())),
             "passages": tuple(Passage(**p) for p in data.get("passages", ())),
             "answer": answer_from_json(data.get("answer")),
         }

@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -60,12 +60,20 @@ def tool(run: Callable[..., Awaitable[Any]]) -> Tool:
     return Tool(run.__name__, description, {**schema, "required": schema.get("required", [])}, run)
 
 
+class Found(list[Hit]):
+    """Hits of one query, and what they were not looked for in: `retrieval.sharded.Hits` for one of its queries."""
+
+    def __init__(self, hits: Iterable[Hit], missing: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(hits)
+        self.missing = tuple(f"{what}: {why}" for what, why in missing)
+
+
 def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
     """The ``search`` tool over a retriever; what ``where`` leaves out no query can reach.
 
     Queries that arrive while the event loop is busy with other episodes are answered by one ``Retriever.search`` per k.
     """
-    waiting: dict[int, list[tuple[str, asyncio.Future[list[Hit]]]]] = {}
+    waiting: dict[int, list[tuple[str, asyncio.Future[Found]]]] = {}
     flushes: set[asyncio.Task[None]] = set()
 
     async def flush(k: int) -> None:
@@ -78,13 +86,14 @@ def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
                 if not future.done():
                     future.set_exception(error)
             return
+        missing = getattr(found, "missing", ())
         for (_, future), hits in zip(batch, found, strict=True):
             if not future.done():
-                future.set_result(hits)
+                future.set_result(Found(hits, missing))
 
-    async def search(query: str, k: int = 5) -> list[Hit]:
+    async def search(query: str, k: int = 5) -> Found:
         """Find the passages of the datastore that answer a query, best first."""
-        future: asyncio.Future[list[Hit]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         first = k not in waiting
         waiting.setdefault(k, []).append((query, future))
         if first:

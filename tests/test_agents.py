@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import json
 import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console, Group
 
+from sleuth import view
 from sleuth.agents import episodes
 from sleuth.agents.graph import build_graph, checkpoints, roles_of
 from sleuth.agents.records import Budget, Episode, PolicyError, Sampling, Step, ToolCall, episode_from_json, to_json
@@ -26,6 +30,7 @@ from sleuth.agents.trace import UNKNOWN, Trace
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Hit
+from sleuth.retrieval.sharded import Hits
 from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
 from tests.scripted import ScriptedPolicy
 
@@ -48,6 +53,23 @@ def test_a_search_notes_the_dates_of_its_sources_where_they_have_one() -> None:
     }
     (plain,) = run("naive-rag").steps[0].calls
     assert {frozenset(hit) for hit in plain.result} == {frozenset({"passage_id", "score"})}
+
+
+def test_a_search_notes_what_it_was_not_looked_for_in(tmp_path: Path) -> None:
+    class Partial(FilmStore):
+        def search(self, *arguments: Any) -> Any:
+            return Hits(super().search(*arguments), [("east", "not answered within 4 s")])
+
+    episode = run("naive-rag", store=Partial())
+    (call,) = episode.steps[0].calls
+    assert call.missing == ("east: not answered within 4 s",) and len(call.result) == 3 and not call.error
+    assert episode.digest() == run("naive-rag").digest() and episode_from_json(to_json(episode)) == episode
+    episodes.append(tmp_path / "e.jsonl", episode)
+    assert list(episodes.read(tmp_path / "e.jsonl")) == [episode]
+    for shown in (Group(*view.lines(episode.steps[0], {})), view.tree(episode)):
+        out = io.StringIO()
+        Console(file=out, width=200).print(shown)
+        assert "not looked for in east: not answered within 4 s" in out.getvalue()
 
 
 @pytest.mark.parametrize(
