@@ -23,7 +23,6 @@ from sleuth.agents.context import Context
 from sleuth.agents.records import Completion, JsonSchema, Message, Step
 from sleuth.agents.trace import Trace
 
-
 MAX_DIGITS = 18
 """Of an integer in a reply; a longer one, which 64 bits would not hold, is read as a floating-point number."""
 MAX_DEPTH = 16

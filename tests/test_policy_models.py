@@ -133,7 +133,7 @@ def test_folders_of_one_name_are_known_by_their_weights(tmp_path: Path) -> None:
     one, two, copy = runs
     assert one == copy and not set(one) & set(two)
     (adapter / "adapter_model.safetensors").unlink()
-    with pytest.raises(ModelError, match="not a LoRA adapter, adapter_model.safetensors is missing"):
+    with pytest.raises(ModelError, match=r"not a LoRA adapter, adapter_model\.safetensors is missing"):
         _ = open_policy("embedded", adapter=adapter).name
 
 
