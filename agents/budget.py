@@ -57,7 +57,7 @@ def spent_out(trace: Trace, context: Context, now: float) -> str | None:
 def best_so_far(trace: Trace, context: Context) -> Answer:
     """The last answer that was noted, with the noted quotes that hold as its citations; `UNKNOWN` without one."""
     notes = trace.notes()
-    text = next((n.answer for n in reversed(notes) if n.answer != UNKNOWN), UNKNOWN)
+    text = next((n.answer for n in reversed(notes) if n.answer.lower() != UNKNOWN), UNKNOWN)
     if text == UNKNOWN:
         return Answer(text)
     quotes = [n.quote for n in notes if n.quote]

@@ -27,6 +27,13 @@ MIN_SUPPORT = 0.6
 MIN_YES_NO_SUPPORT = 0.4
 """A bare yes or no has no content words: the quotes must then hold this share of the question's."""
 
+_LETTER = r"[^\W_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+"""A letter or digit of a script that puts gaps between its words: Thai, Lao, Burmese, Khmer, Japanese and Chinese put
+none, so that next to their characters a word may begin anywhere."""
+
+_EDGE = rf"(?!(?<={_LETTER}){_LETTER}|(?<=\d)[.,]\d|(?<=\d[.,])\d)"
+"""Matches between characters, but not within a word or a number."""
+
 _STOPWORDS = frozenset(
     re.findall(
         r"\w+",
@@ -49,12 +56,13 @@ def quotable(passages: Sequence[Passage]) -> list[str]:
 def locate(quote: str, passages: Iterable[Passage], fingerprint: str = "") -> Citation | None:
     """Where a quote stands, as a citation of the passage's own characters; None when it stands nowhere.
 
-    White space may differ (line breaks and runs are lost in prompts); letters, digits and punctuation may not.
+    White space may differ (line breaks and runs are lost in prompts); letters, digits and punctuation may not. A quote
+    begins and ends where words and numbers do: "illegal" does not say "legal", nor 15,000 people 15.
     """
     words = quote.split()
     if not words:
         return None
-    pattern = re.compile(r"\s+".join(map(re.escape, words)))
+    pattern = re.compile(_EDGE + r"\s+".join(map(re.escape, words)) + _EDGE)
     for passage in passages:
         match = pattern.search(passage.text)
         if match and (len(match[0]) >= MIN_QUOTE_CHARS or match.span() in sentences(passage.text)):

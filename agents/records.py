@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from sleuth.corpora.errors import SleuthError
+from sleuth.corpora.errors import ConfigError, SleuthError
 from sleuth.corpora.records import Passage
 
 JsonSchema: TypeAlias = Mapping[str, Any]
@@ -40,6 +41,10 @@ class Sampling:
     seed: int = 0
     """The same seed, prompt and policy give the same completion, whatever else is in the batch (embedded engine)."""
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.temperature):  # neither drawn with nor written
+            raise ConfigError(f"temperature: expected a finite number, found {self.temperature}")
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -57,6 +62,7 @@ class Completion:
     policy_version: str = ""
     finish: Literal["stop", "length"] = "stop"
     prompt_tokens: int = 0
+    """Of a server that counts neither these nor ``completion_tokens``, a quarter of the characters."""
     cached_tokens: int = 0
     """Prompt tokens that came out of the prefix cache."""
     completion_tokens: int = 0
@@ -67,7 +73,7 @@ class Policy(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person selects it by; goes into the episode's config."""
+        """What a person selects it by, with a hash where that does not tell it; goes into the episode's config."""
         ...
 
     async def sample(
@@ -129,6 +135,9 @@ class ToolCall:
     passages stand once in the episode."""
     error: str = ""
     """Empty when the call worked."""
+    missing: tuple[str, ...] = ()
+    """Of a search, what it could not be looked for in, each with the reason: ``shard: not answered within 4 s``. Told
+    of all queries that were searched together; left out of the digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,10 @@ class Budget:
     tokens: int | None = 60_000
     """Prompt and completion tokens together."""
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not math.isfinite(self.seconds):
+            raise ConfigError(f"seconds: expected a finite number, or none for no limit, found {self.seconds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +208,15 @@ class Episode:
     def digest(self) -> str:
         """SHA-256 over everything but the accidents of a machine's moment: equal digests mean identical episodes.
 
-        Left out are wall-clock times and how many prompt tokens a cache happened to hold.
+        Left out are wall-clock times, how many prompt tokens a cache happened to hold, and what was said to be down.
         """
         data = to_json(self)
         data.pop("timing")
         data["spent"].pop("cached_tokens")
         for step in data["steps"]:
             step.pop("seconds")
+            for call in step["calls"]:
+                call.pop("missing")
             if step["completion"]:
                 step["completion"].pop("cached_tokens")
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
@@ -223,7 +238,7 @@ def step_from_json(data: Mapping[str, Any]) -> Step:
             **data,
             "messages": tuple(Message(**m) for m in data.get("messages", ())),
             "completion": completion,
-            "calls": tuple(ToolCall(**c) for c in data.get("calls", ())),
+            "calls": tuple(ToolCall(**{**c, "missing": tuple(c.get("missing", ()))}) for c in data.get("calls", ())),
             "passages": tuple(Passage(**p) for p in data.get("passages", ())),
             "answer": answer_from_json(data.get("answer")),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,11 @@ from langgraph.runtime import Runtime
 from sleuth.agents.context import Context
 from sleuth.agents.records import Completion, JsonSchema, Message, Step
 from sleuth.agents.trace import Trace
+
+MAX_DIGITS = 18
+"""Of an integer in a reply; a longer one, which 64 bits would not hold, is read as a floating-point number."""
+MAX_DEPTH = 16
+"""Nothing is salvaged from within more brackets than this."""
 
 
 class State(TypedDict):
@@ -91,27 +97,54 @@ def parse_object(text: str) -> dict[str, Any]:
     start = text.find("{")
     if start < 0:
         return {}
+    text = text[start:]
     try:
-        value, _ = json.JSONDecoder().raw_decode(text[start:])
-        return value if isinstance(value, dict) else {}
-    except json.JSONDecodeError:
-        return _salvage(text[start:])
+        return dict(_JSON.raw_decode(text)[0])
+    except json.JSONDecodeError as error:
+        return _salvage(text[: error.pos])
+    except RecursionError:
+        return {}
+
+
+def _number(text: str) -> float | None:
+    """A number, whatever its length; None where it is not finite."""
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _integer(text: str) -> float | None:
+    return int(text) if len(text) < MAX_DIGITS else _number(text)
+
+
+_JSON = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant=_number)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[^\s",:{}\[\]]++|\S')
 
 
 def _salvage(text: str) -> dict[str, Any]:
-    """Close a cut object at its last complete element and read that."""
-    for cut in reversed([m.end() for m in re.finditer(r'["\]}\d]', text)]):
-        for tail in ("}", "]}", "}]}"):
-            try:
-                value = json.loads(text[:cut] + tail)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(value, dict):
-                return value
-    return {}
+    """Close a cut object at its last complete element and read that; ``text`` is the part that was well formed.
+
+    One pass, whatever the length: what a server says must not decide how long it is thought about.
+    """
+    closers: list[str] = []
+    end, tail, before = 0, "", ""
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token == '"' or len(closers) > MAX_DEPTH:  # a lone quotation mark begins a string that does not end
+            break
+        if token in "{[":
+            closers.append("}" if token == "{" else "]")
+        elif token in "}]":
+            closers.pop()
+        if token in "}]" or (token not in "{[,:" and (before == ":" or closers[-1] == "]")):  # keys are no elements
+            end, tail = match.end(), "".join(reversed(closers))
+        before = token
+    return dict(_JSON.decode(text[:end] + tail)) if end else {}
 
 
 def strings(value: Any) -> list[str]:
-    """The non-empty strings of a list; a lone string counts as a list of one; anything else is dropped."""
+    """The non-empty strings of a list; a lone string counts as a list of one; anything else is dropped.
+
+    Half a surrogate pair, which JSON can spell, is no character and becomes a question mark.
+    """
     values = value if isinstance(value, list) else [value]
-    return [v.strip() for v in values if isinstance(v, str) and v.strip()]
+    return [v.strip().encode("utf-8", "replace").decode() for v in values if isinstance(v, str) and v.strip()]

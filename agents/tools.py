@@ -6,14 +6,26 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import inspect
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sleuth.agents.records import JsonSchema
 from sleuth.corpora.errors import InputError
 from sleuth.retrieval.records import Filter, Hit, Retriever
+
+Result = TypeVar("Result")
+LINGER_S = 1.0
+"""At the end of the process, for searches that nobody waits for any more: one that is still in torch would abort it."""
+_AT_ONCE = threading.BoundedSemaphore(8)
+"""Searches that run beside one another; more would slow all of them."""
+_searching: set[threading.Thread] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +60,40 @@ def tool(run: Callable[..., Awaitable[Any]]) -> Tool:
     return Tool(run.__name__, description, {**schema, "required": schema.get("required", [])}, run)
 
 
+class Found(list[Hit]):
+    """Hits of one query, and what they were not looked for in: `retrieval.sharded.Hits` for one of its queries."""
+
+    def __init__(self, hits: Iterable[Hit], missing: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(hits)
+        self.missing = tuple(f"{what}: {why}" for what, why in missing)
+
+
 def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
     """The ``search`` tool over a retriever; what ``where`` leaves out no query can reach.
 
     Queries that arrive while the event loop is busy with other episodes are answered by one ``Retriever.search`` per k.
     """
-    waiting: dict[int, list[tuple[str, asyncio.Future[list[Hit]]]]] = {}
+    waiting: dict[int, list[tuple[str, asyncio.Future[Found]]]] = {}
     flushes: set[asyncio.Task[None]] = set()
 
     async def flush(k: int) -> None:
         await asyncio.sleep(0.002)  # two milliseconds: long against a loop turn, short against a search
         batch = waiting.pop(k)
         try:
-            found = await asyncio.to_thread(retriever.search, [query for query, _ in batch], k, where)
+            found = await _apart(functools.partial(retriever.search, [query for query, _ in batch], k, where))
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
+        missing = getattr(found, "missing", ())
         for (_, future), hits in zip(batch, found, strict=True):
             if not future.done():
-                future.set_result(hits)
+                future.set_result(Found(hits, missing))
 
-    async def search(query: str, k: int = 5) -> list[Hit]:
+    async def search(query: str, k: int = 5) -> Found:
         """Find the passages of the datastore that answer a query, best first."""
-        future: asyncio.Future[list[Hit]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         first = k not in waiting
         waiting.setdefault(k, []).append((query, future))
         if first:
@@ -82,3 +103,31 @@ def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
         return await future
 
     return tool(search)
+
+
+async def _apart(work: Callable[[], Result]) -> Result:
+    """What ``work`` gives, from a daemon thread of its own: a search that hangs holds up neither the end of the event
+    loop nor that of the process, as one in an executor would."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            with _AT_ONCE:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            _searching.discard(thread)
+
+    thread = threading.Thread(target=run, daemon=True, name="search")
+    _searching.add(thread)
+    thread.start()
+    return await asyncio.wrap_future(future)
+
+
+@atexit.register
+def _linger() -> None:
+    ends = time.monotonic() + LINGER_S
+    for thread in list(_searching):
+        thread.join(max(0.0, ends - time.monotonic()))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -36,6 +38,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 STATUS = {"too_long": 400, "bad_request": 400, "rate_limit": 429, "timeout": 504}
 """HTTP status by kind of `PolicyError`; any other kind is 502."""
 ROLES = ("system", "user", "assistant")
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair: JSON can spell one alone, no tokenizer reads it."""
+log = logging.getLogger("sleuth.serve_policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,8 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
             return _error(STATUS.get(error.kind, 502), error.kind, str(error))
         except SleuthError as error:
             return _error(500 if isinstance(error, ModelError) else 400, "bad_request", str(error))
+        except Exception:
+            return _failed("a completion")
         finally:
             waiting -= 1
 
@@ -106,6 +113,8 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
             return JSONResponse(f"Success: LoRA adapter '{name}' added successfully.")
         except SleuthError as error:
             return _error(400, "bad_request", str(error))
+        except Exception:
+            return _failed("the loading of an adapter")
 
     async def unload_adapter(request: Request) -> Response:
         return JSONResponse("Success: one adapter is held at a time, the last one loaded.")
@@ -181,6 +190,8 @@ def _messages(given: Any) -> tuple[Message, ...]:
         role = "system" if role == "developer" else role
         if role not in ROLES or not isinstance(content, str):
             raise ConfigError(f"messages[{place}]: expected a role of {', '.join(ROLES)} and text, found role {role!r}")
+        if HALF.search(content):
+            raise ConfigError(f"messages[{place}]: holds half a surrogate pair, which is no character")
         out.append(Message(cast(Literal["system", "user", "assistant"], role), content))
     return tuple(out)
 
@@ -279,9 +290,16 @@ async def _events(*chunks: Mapping[str, Any]) -> AsyncIterator[str]:
     yield "data: [DONE]\n\n"
 
 
+def _failed(what: str) -> Response:
+    """The reply to a defect of ours, which shows no traceback."""
+    log.exception("%s failed", what)
+    return _error(500, "internal", "internal error; the server's log has the details")
+
+
 def _error(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import JSONResponse
 
+    message = HALF.sub("?", message)
     code = "context_length_exceeded" if kind == "too_long" else kind
     body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
     return JSONResponse(body, status, headers=dict(headers or {}))

@@ -16,6 +16,7 @@ from sleuth.agents.context import Context
 from sleuth.agents.records import Budget, Episode, Policy, Sampling, Step
 from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy
 from sleuth.agents.tools import Tool, search_tool
+from sleuth.corpora.errors import InputError
 
 if TYPE_CHECKING:
     from sleuth.retrieval.remote import RemoteRetriever
@@ -68,6 +69,8 @@ class Session:
 
         check_question(question)
         path = Path(out) if out is not None else None
+        if path is not None and path.is_dir():
+            raise InputError(f"{path}: expected a file to append the episode to, found a folder")
 
         def written(episode: Episode) -> None:
             if path is not None:

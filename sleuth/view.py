@@ -49,6 +49,8 @@ def lines(step: Step, passages: Mapping[str, Passage]) -> Iterator[Text]:
         yield _line(call.tool, str(call.arguments.get("query", dict(call.arguments))), "yellow")
         if call.error:
             yield _line("", call.error, "red")
+        for part in call.missing:
+            yield _line("", f"not looked for in {part}", "yellow")
         for hit in (call.result or ())[:SHOWN_HITS]:
             found = passages.get(hit["passage_id"])
             yield _line("", f"· {found.title or found.id if found else hit['passage_id']}", "dim")
@@ -148,6 +150,8 @@ def _branch(root: Tree, step: Step, passages: Mapping[str, Passage]) -> None:
             branch = root.add(Text.assemble((f"{call.tool:<{LABEL}}", "cyan"), (plain(query), "yellow")))
             if call.error:
                 branch.add(Text(plain(call.error), "red"))
+            for part in call.missing:
+                branch.add(Text(f"not looked for in {plain(part)}", "yellow"))
             for rank, hit in enumerate(call.result or (), 1):
                 found = passages.get(hit["passage_id"])
                 title, text = (found.title or found.id, found.text) if found else (hit["passage_id"], "")

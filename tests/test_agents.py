@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import json
 import re
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, Group
 
+from sleuth import view
 from sleuth.agents import episodes
 from sleuth.agents.graph import build_graph, checkpoints, roles_of
-from sleuth.agents.records import Budget, Episode, PolicyError, Step, ToolCall, episode_from_json, to_json
+from sleuth.agents.records import Budget, Episode, PolicyError, Sampling, Step, ToolCall, episode_from_json, to_json
 from sleuth.agents.role import parse_object, step_seed
 from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.agents.tools import tool
-from sleuth.agents.trace import Trace
+from sleuth.agents.trace import UNKNOWN, Trace
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Hit
+from sleuth.retrieval.sharded import Hits
 from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
 from tests.scripted import ScriptedPolicy
 
@@ -44,6 +53,23 @@ def test_a_search_notes_the_dates_of_its_sources_where_they_have_one() -> None:
     }
     (plain,) = run("naive-rag").steps[0].calls
     assert {frozenset(hit) for hit in plain.result} == {frozenset({"passage_id", "score"})}
+
+
+def test_a_search_notes_what_it_was_not_looked_for_in(tmp_path: Path) -> None:
+    class Partial(FilmStore):
+        def search(self, *arguments: Any) -> Any:
+            return Hits(super().search(*arguments), [("east", "not answered within 4 s")])
+
+    episode = run("naive-rag", store=Partial())
+    (call,) = episode.steps[0].calls
+    assert call.missing == ("east: not answered within 4 s",) and len(call.result) == 3 and not call.error
+    assert episode.digest() == run("naive-rag").digest() and episode_from_json(to_json(episode)) == episode
+    episodes.append(tmp_path / "e.jsonl", episode)
+    assert list(episodes.read(tmp_path / "e.jsonl")) == [episode]
+    for shown in (Group(*view.lines(episode.steps[0], {})), view.tree(episode)):
+        out = io.StringIO()
+        Console(file=out, width=200).print(shown)
+        assert "not looked for in east: not answered within 4 s" in out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -282,6 +308,21 @@ def test_running_out_of_time_inside_a_call_answers_from_the_notes() -> None:
     assert episode.answer.sentences[0].supported
 
 
+def test_a_search_that_hangs_does_not_outlive_the_time_of_its_episode() -> None:
+    released = threading.Event()
+
+    class Hanging(FilmStore):
+        def search(self, *arguments: Any) -> Any:
+            released.wait(20)
+            return super().search(*arguments)
+
+    started = time.perf_counter()
+    episode = run("naive-rag", store=Hanging(), budget=Budget(seconds=0.3))
+    assert episode.stop == "budget:seconds" and time.perf_counter() - started < 5
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "search")
+    released.set()
+
+
 def test_a_failing_policy_is_recorded_with_its_role_and_keeps_what_was_found() -> None:
     def failing(messages: Any) -> Any:
         return (
@@ -409,6 +450,42 @@ def test_a_reply_cut_short_yields_its_complete_fields() -> None:
     assert parse_object('{"answer":"Ohio","quotes":["one","tw') == {"answer": "Ohio", "quotes": ["one"]}
     assert parse_object('{"quotes":["one","two"],"answer":"Cinc') == {"quotes": ["one", "two"]}
     assert parse_object("[1, 2]") == {} == parse_object('{"')
+    assert parse_object('{"answer":"a \\"b\\" [c]","key') == {"answer": 'a "b" [c]'}
+    assert parse_object('{"answer":"the "big" one","quotes":["x"]}') == {"answer": "the "}
+
+
+def test_no_reply_breaks_its_parser_or_keeps_it_busy() -> None:
+    started = time.perf_counter()
+    assert len(parse_object('{"quotes":[' + '"a",' * 100_000)["quotes"]) == 100_000
+    assert parse_object('{"answer":"one","more":"' + '\\"],' * 100_000) == {"answer": "one"}
+    assert parse_object('{"a":' * 100_000) == {} == parse_object("[{" * 100_000)
+    assert parse_object('{"a":' + "5" * 5_000 + ',"b":-1e999,"c":NaN,"d":7,"e":2.5}') == {
+        "a": None, "b": None, "c": None, "d": 7, "e": 2.5,
+    }  # fmt: skip
+    assert rewriter.read('{"query":"half \\ud800 a pair"}', "x")["query"] == "half ? a pair"
+    assert time.perf_counter() - started < 2
+
+
+@given(st.text(st.sampled_from('{}[]",:\\ 1e-tu\n'), max_size=30))
+def test_parsing_a_reply_never_raises(text: str) -> None:
+    assert isinstance(parse_object(text), dict) and isinstance(parse_object('{"a":["b",{"c":' + text), dict)
+
+
+def test_an_unknown_in_capitals_is_no_answer_so_far() -> None:
+    def reading_only(messages: Any) -> Any:
+        read = messages[0].content == reflector.PROMPT
+        return {"answer": "Unknown", "quote": ""} if read else PolicyError("server", "down")
+
+    episode = run("iterative", policy=ScriptedPolicy(reading_only))
+    assert episode.answer and episode.answer.text == UNKNOWN
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_limits_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(ConfigError, match=f"temperature: expected a finite number, found {value}"):
+        Sampling(temperature=value)
+    with pytest.raises(ConfigError, match=f"seconds: expected a finite number, or none for no limit, found {value}"):
+        Budget(seconds=value)
 
 
 def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:

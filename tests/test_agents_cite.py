@@ -95,6 +95,27 @@ def test_white_space_may_differ_and_nothing_else() -> None:
     assert locate(" \n", [passage]) is None
 
 
+def test_a_quote_is_not_cut_within_a_word_or_a_number() -> None:
+    def found(quote: str, text: str) -> int | None:
+        place = locate(quote, [Passage("p", "p", 0, len(text), "T", text)])
+        return place.start if place else None
+
+    assert found("legal under federal law", "It is illegal under federal law.") is None
+    assert found("legal under federal law", "Not illegal under federal law but legal under federal law.") == 34
+    assert found("The attack killed 15", "The attack killed 150 people.") is None
+    assert found("The attack killed 15", "The attack killed 15.5 thousand.") is None
+    assert found("The attack killed 15.", "The attack killed 15.5 thousand.") is None
+    assert found("The attack killed 15.", "The attack killed 15. It was war.") == 0
+    assert found("The attack killed 15", "The attack killed 15, 3 of them soldiers.") == 0
+    assert found("The town has 1,200", "The town has 1,200,000 inhabitants.") is None
+    assert found("200,000 inhabitants", "The town has 1,200,000 inhabitants.") is None
+    assert found(",000 inhabitants", "The town has 1,200,000 inhabitants.") is None
+    assert found("東京は日本の首都である。人口は", "東京は日本の首都である。人口は1400万人です。") == 0
+    assert found("本の首都である。人口は1400", "東京は日本の首都である。人口は1400万人です。") == 4
+    assert found("本の首都である。人口は140", "東京は日本の首都である。人口は1400万人です。") is None
+    assert found("the city of Tokyo", "東京はthe city of Tokyoである。") == 3
+
+
 @given(st.lists(st.text(min_size=1, max_size=80), min_size=1, max_size=4))
 def test_whatever_is_quotable_can_be_located_and_is_verbatim(texts: list[str]) -> None:
     passages = [Passage(str(i), str(i), 0, len(t), "", t) for i, t in enumerate(texts)]

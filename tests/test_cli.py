@@ -308,6 +308,19 @@ def test_a_damaged_store_is_refused(damage: str, words: str, run: Run, store: Pa
     assert said.code == 4 and said.err.startswith("error: ") and words in said.err
 
 
+def test_what_an_episode_cannot_be_written_with_is_refused_before_the_run(
+    run: Run, store: Path, endpoint: str, tmp_path: Path
+) -> None:
+    for option, value, code, words in (
+        ("--out", tmp_path, 3, f"{tmp_path}: expected a file to append the episode to, found a folder"),
+        ("--seconds", "inf", 8, "seconds: expected a finite number"),
+        ("--temperature", "inf", 8, "temperature: expected a finite number, found inf"),
+    ):
+        said = run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl", option, value)
+        assert (said.code, said.out) == (code, "") and words in said.err, said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) -> None:
     session = sleuth.Session.open(store, policy=endpoint)
 

@@ -194,6 +194,11 @@ def test_a_nearly_free_choice_is_kept_as_what_is_barred(tokens: Tokens, tokenize
     [
         ({"type": "object", "properties": {"a": 3, "b": {"x-span": ["x"]}}}, r"\$\.a: expected an object, found int"),
         ({"enum": [1], "x-quote": True}, "x-quote needs an enum of strings"),
+        ({"type": "string", "x-span": 5}, r"schema at \$: x-span needs a list of strings"),
+        ({"x-span": ["x"], "x-max-words": "few"}, "found one that cannot be read: invalid literal"),
+        ({"anyOf": 5, "items": {"x-span": ["x"]}}, "found one that cannot be read: 'int' object is not iterable"),
+        ({"properties": [{"x-span": ["x"]}]}, "found one that cannot be read: 'list' object has no attribute"),
+        ({"enum": ["half \ud800 a pair"]}, "found one that cannot be read: .* surrogates not allowed"),
         ({"oneOf": [{"x-span": ["x"]}]}, r"spans and quotes may stand in .* found \['oneOf'\]"),
         ({"type": "object", "properties": {"a": {"type": "nonsense"}}}, "the schema cannot be held"),
     ],

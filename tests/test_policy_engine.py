@@ -318,7 +318,8 @@ def test_adapter_is_merged_as_peft_does(folder: Path, tmp_path: Path) -> None:
         policy.load()
         versions.append(policy.policy_version)
         policy.close()
-    assert versions[1].startswith(versions[0] + "+mine@") and two.name.endswith(":mine")
+    assert versions[1].startswith(versions[0] + "+mine@") and two.weights == versions[1]
+    assert two.name == f"{folder.name}@{versions[0][-12:]}:{versions[1].split('+')[1]}"
     saved = tmp_path / "mine" / "adapter_config.json"
     saved.write_text(saved.read_text().replace(f"{folder}", "Other-Model"))
     with pytest.raises(ModelError, match=f"made for Other-Model, the model is {folder.name}"):

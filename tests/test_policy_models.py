@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sleuth.agents.policy import models, open_policy
 from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Message, Sampling
+from sleuth.agents.rollout import episode_id
 from sleuth.corpora.errors import ConfigError, ModelError
 from tests import tiny_model
 
@@ -102,7 +104,7 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_policy("embedded", adapter="none").name == "embedded:untrained"
     assert open_policy("embedded", constrain="none").name == "embedded:shipped constrain=none"
     assert open_policy("some-org/a.model").name == "some-org/a.model:untrained"
-    assert open_policy(str(tmp_path)).name == f"{tmp_path.name}:untrained"
+    assert re.fullmatch(rf"{tmp_path.name}@\w{{12}}:untrained", open_policy(str(tmp_path)).name)
     remote = open_policy("http://127.0.0.1:1/v1#m")
     assert isinstance(remote, OpenAIPolicy) and remote.name == "http://127.0.0.1:1/v1#m"
     for spec in ("nonsense", "ftp://x#m", "http://127.0.0.1:1/v1", "./no/such/folder", ""):
@@ -112,6 +114,27 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_policy("embedded", constrain="maybe")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"adapter 'nope': .*one that is shipped: shipped"):
         open_policy("embedded:nope")
+
+
+def test_folders_of_one_name_are_known_by_their_weights(tmp_path: Path) -> None:
+    """Otherwise a run with ``--resume`` takes the episodes of one for those of the other."""
+    from tests.films import context
+
+    runs = []
+    for place, content in (("one", b"a"), ("two", b"b"), ("copy", b"a")):
+        adapter, model = tmp_path / place / "adapter", tmp_path / place / "model"
+        for folder in (adapter, model):
+            folder.mkdir(parents=True)
+            (folder / "adapter_model.safetensors").write_bytes(content)
+        (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        trained = open_policy("embedded", adapter=adapter), open_policy(str(model))
+        assert re.fullmatch(r"embedded:adapter@\w{12}", trained[0].name)
+        runs.append([episode_id("Who?", context(policy=policy)) for policy in trained])
+    one, two, copy = runs
+    assert one == copy and not set(one) & set(two)
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"not a LoRA adapter, adapter_model\.safetensors is missing"):
+        _ = open_policy("embedded", adapter=adapter).name
 
 
 def test_the_embedded_model_answers() -> None:
@@ -175,5 +198,5 @@ def test_a_users_own_model_gets_no_adapter_of_ours_by_default(tmp_path: Path) ->
 
     (tmp_path / "model").mkdir()
     for adapter in (adapter_of(ADAPTER), Session.open.__kwdefaults__["adapter"]):
-        assert open_policy(str(tmp_path / "model"), adapter=adapter).name == "model:untrained"
+        assert re.fullmatch(r"model@\w{12}:untrained", open_policy(str(tmp_path / "model"), adapter=adapter).name)
         assert open_policy("embedded", adapter=adapter).name == "embedded:shipped"

@@ -17,9 +17,11 @@ from sleuth.agents.policy.openai import OpenAIPolicy, _retry_after
 from sleuth.agents.records import Message, PolicyError, Sampling
 
 ASK = [Message("system", "Be short."), Message("user", "Who?")]
+NAN = float("nan")
+CHOICE = {"message": {"content": "fine"}, "finish_reason": "stop"}
 GOOD = {
     "model": "m",
-    "choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}],
+    "choices": [CHOICE],
     "usage": {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}},
 }
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "x-span": ["t"]}}}
@@ -148,6 +150,14 @@ def test_what_is_sent_and_read(serve: Callable[..., Server]) -> None:
     assert "response_format" not in OpenAIPolicy(server.url, "m", constrain="none")._body(ASK, Sampling(), SCHEMA)
 
 
+def test_what_a_server_does_not_count_is_estimated_so_that_a_budget_holds(serve: Callable[..., Server]) -> None:
+    server = serve(reply(200, {"choices": [CHOICE]}), reply(200, {"choices": [CHOICE], "usage": {"prompt_tokens": 7}}))
+    done = sample(OpenAIPolicy(server.url, "m"))
+    assert (done.prompt_tokens, done.completion_tokens) == (4, 1)  # 13 and 4 characters
+    done = sample(OpenAIPolicy(server.url, "m"))
+    assert (done.prompt_tokens, done.completion_tokens) == (7, 1)
+
+
 FAULTS = [
     (reply(429, {"error": {"message": "slow down"}}), "rate_limit", True),
     (reply(429, {"error": {"message": "no money", "code": "insufficient_quota"}}), "rate_limit", False),
@@ -161,6 +171,14 @@ FAULTS = [
     (reply(200, [1]), "bad_reply", True),
     (reply(200, {"choices": [{"message": "text"}]}), "bad_reply", True),
     (reply(200, {"choices": []}), "bad_reply", True),
+    (reply(200, {"choices": [{"message": {"content": ["parts"]}}]}), "bad_reply", True),
+    (reply(200, {**GOOD, "choices": [{**CHOICE, "logprobs": {"content": [{"logprob": NAN}]}}]}), "bad_reply", True),
+    (reply(200, {**GOOD, "usage": {"prompt_tokens": float("inf")}}), "bad_reply", True),
+    (reply(200, {**GOOD, "usage": {"completion_tokens": -1}}), "bad_reply", True),
+    (reply(200, {**GOOD, "prompt_token_ids": [2**64]}), "bad_reply", True),
+    (reply(200, b'{"choices":' + b"[" * 100_000), "bad_reply", True),
+    (reply(200, b'{"usage":' + b"5" * 5_000 + b"}"), "bad_reply", True),
+    (reply(404, b'{"error":' * 100_000), "bad_request", False),
     (reply(200, b"x" * 17 * 2**20), "bad_reply", False),
     (reply(302, b"", location="http://127.0.0.1:1/"), "bad_reply", False),
     (reply(401, {"error": {"message": "no"}}), "auth", False),
@@ -203,6 +221,7 @@ def test_a_long_retry_after_ends_at_once(serve: Callable[..., Server]) -> None:
     assert caught.value.kind == "rate_limit" and len(server.bodies) == 1
     assert _retry_after("2.5") == 2.5 and _retry_after("soon") == 0.0
     assert _retry_after("Wed, 21 Oct 2065 07:28:00 GMT") > 1e6
+    assert _retry_after("Wed, 21 Oct 99999 07:28:00 GMT") == 0.0
 
 
 def test_the_deadline_holds_over_all_attempts(serve: Callable[..., Server]) -> None:
@@ -241,10 +260,11 @@ def test_an_unexplained_refusal_drops_the_schema_once(serve: Callable[..., Serve
         ('<think>maybe {"a":1}</think>\n{"a":2}', '{"a":2}'),
         ('so far</think>{"a":2}', '{"a":2}'),
         ("<think>never ends", ""),
+        ("half \ud800 a pair", "half ? a pair"),
         (None, ""),
     ],
 )
-def test_thinking_is_taken_off(serve: Callable[..., Server], said: Any, text: str) -> None:
+def test_thinking_and_halves_of_characters_are_taken_off(serve: Callable[..., Server], said: Any, text: str) -> None:
     server = serve(reply(200, {"choices": [{"message": {"content": said}, "finish_reason": "length"}]}))
     done = sample(OpenAIPolicy(server.url, "m"))
     assert (done.text, done.finish) == (text, "length")
@@ -253,7 +273,7 @@ def test_thinking_is_taken_off(serve: Callable[..., Server], said: Any, text: st
 def test_the_key_comes_from_the_environment_and_is_never_shown(
     serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("SLEUTH_POLICY_KEY", "sk-secret")
     server = serve(reply(401, {"error": {"message": "wrong key sk-secret"}}))
     with pytest.raises(PolicyError) as caught:
         sample(OpenAIPolicy(server.url.replace("http://", "http://user:word@"), "m"))
@@ -263,10 +283,18 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
         and "word" not in str(caught.value)
         and "a key was sent" in str(caught.value)
     )
-    assert OpenAIPolicy("http://example.org/v1", "m")._key == ""
-    assert OpenAIPolicy("https://example.org/v1", "m")._key == "sk-secret"
+
+
+def test_the_key_of_openai_goes_to_openai_alone(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    server = serve(good)
+    sample(OpenAIPolicy(server.url, "m"))
+    assert server.keys == [""]
+    for url in ("https://example.org/v1", "https://api.openai.com.example.org/v1", "http://api.openai.com/v1"):
+        assert OpenAIPolicy(url, "m")._key == ""
+    assert OpenAIPolicy("https://api.openai.com/v1", "m")._key == "sk-secret"
     monkeypatch.setenv("SLEUTH_POLICY_KEY", "other")
-    assert OpenAIPolicy("http://example.org/v1", "m")._key == "other"
+    assert {OpenAIPolicy(f"{host}/v1", "m")._key for host in ("http://a.org", "https://api.openai.com")} == {"other"}
 
 
 def test_one_policy_serves_many_event_loops_and_tasks(serve: Callable[..., Server]) -> None:

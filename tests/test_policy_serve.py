@@ -84,6 +84,7 @@ def test_what_the_policy_is_asked() -> None:
         ({"stop": ["x"]}, "stop: not supported"),
         ({"response_format": {"type": "xml"}}, "found 'xml'"),
         ({"response_format": {"type": "json_schema"}}, "expected a JSON Schema object"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, r"messages\[0\]: holds half a surrogate pair"),
     ],
 )
 def test_bad_requests_are_named(change: dict[str, Any], said: str) -> None:
@@ -104,6 +105,13 @@ def test_bad_bodies_are_refused(body: bytes) -> None:
 def test_policy_errors_keep_their_kind(kind: str, status: int) -> None:
     done = post(ScriptedPolicy(lambda messages: PolicyError(kind, "why")), ASK)
     assert done.status_code == status and done.json()["error"]["type"] == kind
+
+
+@pytest.mark.parametrize("said", [ZeroDivisionError("secret"), PolicyError("server", "\ud800"), "half \ud800 a pair"])
+def test_whatever_fails_is_an_error_object_without_a_traceback(said: Any) -> None:
+    done = post(ScriptedPolicy(lambda messages: said), ASK)
+    assert done.status_code >= 500 and set(done.json()["error"]) == {"message", "type", "param", "code"}
+    assert "secret" not in done.text
 
 
 def test_who_is_let_in() -> None:

@@ -94,7 +94,12 @@ def test_search_derive_triples_and_sql_work_from_the_command_line(
     assert hit["passage"]["id"] == "sales:sales#1"
     assert told(capsys, "sql", "sales.csv", "select sum(tickets) as n from sales") == [{"n": 109000000}]
     assert told(capsys, "sql", "store", "select count(*) as n from documents") == [{"n": 8}]
+    (here / "every.toml").write_text(SOURCES.replace('"probe"', '"all"'))
     capsys.readouterr()
+    cli.app(args=["search", "every.toml", "Jaws in 1850", "--json"], standalone_mode=False)
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[0])["rank"] == 1
+    assert "not looked for in pages: date 1850 to 1851" in said.err
     cli.app(args=["triples", "store", "Ohio", "Peter Benchley", "--hops", "1"], standalone_mode=False)
     assert "no path of at most 1 triples" in capsys.readouterr().err
     for wrong, kind in ((["derive", "tripels", "store"], ConfigError), (["triples", "store", "Mercury"], ConfigError),
@@ -122,7 +127,10 @@ def test_an_answer_from_a_row_is_cited_and_verified(here: Path, capsys: pytest.C
     assert cli.app(args=["verify", "run.jsonl", "all.toml"], standalone_mode=False) == 7
 
 
-def test_policies_judge_and_write_sql_for_sources_where_they_can_be_had(here: Path) -> None:
+def test_policies_judge_and_write_sql_for_sources_where_they_can_be_had(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "run.jsonl").write_text("")
     pages = '[sources.pages]\nkind = "store"\npath = "store"\nrerank = "rubric:some"\nsamples = 1\n'
     sales = '[sources.sales]\nkind = "tables"\npath = ["sales.csv"]\nsql = "some"\n'
     (here / "minds.toml").write_text(pages + sales)
@@ -135,6 +143,8 @@ def test_policies_judge_and_write_sql_for_sources_where_they_can_be_had(here: Pa
     found = open_sources("minds.toml", minds=minds)
     assert found.sources["pages"].search(["Jaws"], 1)[0][0].passage.doc_id in ("ohio", "cincinnati", "nameless")
     assert found.sources["sales"].search(["most"], 1)[0][0].passage.text == "most: 67000000"
+    (here / "minds.toml").write_text((pages + sales).replace('"some"', '"embedded"').replace(":some", ":embedded"))
+    assert told(capsys, "verify", str(here / "run.jsonl"), "minds.toml") == []  # none of them is asked
     with pytest.raises(ConfigError, match=r"\[sources\.pages\]: a rubric wants a policy"):
         open_sources("minds.toml")
 

@@ -162,7 +162,8 @@ def test_bad_requests_are_400_and_say_both_sides(shared: httpx.Client, path: str
     assert done.status_code == 400 and said in done.json()["error"]
 
 
-@pytest.mark.parametrize("query", ["format=html&q=x", "q=x&pageno=0", "q=x&pageno=-1", "q=x&pageno=9" + "9" * 5000])
+@pytest.mark.parametrize("query", ["format=html&q=x", "q=x&pageno=0", "q=x&pageno=-1", "q=x&pageno=9" + "9" * 5000,
+                                   "q=x&pageno=000000001" + "0" * 5000, "q=x&pageno=0000000019999"])  # fmt: skip
 def test_bad_searxng_queries_are_400(shared: httpx.Client, query: str) -> None:
     done = shared.get(f"/search?{query}")
     assert done.status_code == 400 and "expected" in done.json()["error"]
@@ -189,6 +190,21 @@ def test_no_json_breaks_it(shared: httpx.Client, path: str, body: dict[str, Any]
 def test_half_surrogates_and_other_scripts_are_searched(shared: httpx.Client) -> None:
     done = shared.post("/search", content=b'{"queries": ["castle \\ud800 \\u57ce", "\\u0000", ""], "k": 2}')
     assert done.status_code == 200 and [len(rows) for rows in done.json()["hits"]] == [2, 0, 0]
+
+
+def test_half_surrogates_in_a_refusal_are_told_and_counted(shared: httpx.Client) -> None:
+    done = shared.post("/search", content=b'{"queries": ["x"], "\\ud800": 1}')
+    assert done.status_code == 400 and "unknown fields \ud800;" in done.json()["error"]
+    done = shared.post("/fetch", content=b'{"ids": ["\\ud800"]}')
+    assert done.status_code == 404 and "\ud800" in done.json()["error"]
+    assert 'sleuth_requests_total{route="fetch",status="404"}' in shared.get("/metrics").text
+
+
+def test_the_passages_that_answer_are_told_from_the_start(folder: Path) -> None:
+    for stores in (folder, [folder, folder.parent / "." / folder.name / ".." / folder.name]):
+        server = open_server(stores, reload_s=0)
+        assert f"sleuth_passages {float(len(server.live.store))}" in server.metrics.text(0)[0].decode()
+        assert len(server.live.store) > 0
 
 
 def test_health_ready_metrics(shared: httpx.Client) -> None:

@@ -21,7 +21,8 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 EXAMPLES = """expected one of
   embedded                                the embedded model with the adapter that is shipped
   embedded:untrained                      the embedded model as it was published
-  http://127.0.0.1:8000/v1#model-name     an OpenAI-compatible server; the key comes from SLEUTH_POLICY_KEY
+  http://127.0.0.1:8000/v1#model-name     an OpenAI-compatible server; the key comes from SLEUTH_POLICY_KEY,
+                                          for api.openai.com otherwise from OPENAI_API_KEY
   /path/to/model  or  org/model           a causal language model for transformers"""
 
 
@@ -54,6 +55,11 @@ def open_policy(
     else:
         raise ConfigError(f"policy {spec!r} is unknown; {EXAMPLES}")
     return EmbeddedPolicy(path, adapter=folder, constrain=constrain, device=device, **options)
+
+
+def is_shipped(adapter: Path) -> bool:
+    """Whether an adapter's folder is one of `ADAPTERS`, so that its name alone says which it is."""
+    return adapter.resolve().parent == ADAPTERS
 
 
 def _adapter(name: str | Path, embedded: bool) -> Path | None:

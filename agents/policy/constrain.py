@@ -39,10 +39,14 @@ ANY: /[^\\]/ | /\\./
 
 def grammar(schema: JsonSchema, mode: Mode = "span") -> str:
     """The llguidance grammar (Lark) of a schema; an unusable schema raises `ConfigError`."""
-    plain = schema if mode == "span" else strip_extensions(schema, keep_quotes=False)
     rules: list[str] = []
-    start = _rule(plain, rules, "$")
-    return "\n".join([f"start: {start}", *rules, TIDY if any("TIDY" in rule for rule in rules) else ""])
+    try:
+        start = _rule(schema if mode == "span" else strip_extensions(schema, keep_quotes=False), rules, "$")
+        made = "\n".join([f"start: {start}", *rules, TIDY if any("TIDY" in rule for rule in rules) else ""])
+        made.encode()
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"schema: expected a JSON Schema, found one that cannot be read: {error}") from error
+    return made
 
 
 def strip_extensions(schema: JsonSchema, keep_quotes: bool = True) -> dict[str, Any]:
@@ -192,7 +196,7 @@ def _rule(schema: Any, rules: list[str], where: str) -> str:
     if not _extended(schema):
         return _named(rules, "json", "%json " + json.dumps({**schema, "x-guidance": COMPACT}, ensure_ascii=False))
     if "x-span" in schema:
-        return _span(schema, rules)
+        return _span(schema, rules, where)
     if schema.get("x-quote"):
         return _quotes(schema, rules, where)
     if "anyOf" in schema:
@@ -239,10 +243,13 @@ def _quotes(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
     return _named(rules, "QUOTE", " | ".join(_literal(json.dumps(quote, ensure_ascii=False)) for quote in quotes))
 
 
-def _span(schema: Mapping[str, Any], rules: list[str]) -> str:
+def _span(schema: Mapping[str, Any], rules: list[str], where: str) -> str:
     """Substring automata over the words of each text, cut by `TIDY`; without a word only the empty string is left."""
+    texts = schema["x-span"]
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"schema at {where}: x-span needs a list of strings")
     runs = []
-    for text in dict.fromkeys(run for given in schema["x-span"] for run in BREAK.split(given)):
+    for text in dict.fromkeys(run for given in texts for run in BREAK.split(given)):
         words = [json.dumps(word, ensure_ascii=False)[1:-1] for word in WORD.findall(text)]
         if text.strip():
             runs.append(_named(rules, "RUN", "%regex " + json.dumps({"substring_chunks": words}, ensure_ascii=False)))

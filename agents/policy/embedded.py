@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import random
 import threading
 from collections import deque
@@ -19,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sleuth.agents.policy import models
+from sleuth.agents.policy import is_shipped, lora, models
 from sleuth.agents.policy.constrain import Constraint, Mode, Tokens
 from sleuth.agents.policy.draw import draw
-from sleuth.agents.policy.lora import merge, merged, updates
 from sleuth.agents.policy.ragged import BLOCK, PrefixCache, Ragged, Segment, block_keys
 from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, Sampling
 
@@ -90,9 +90,35 @@ class EmbeddedPolicy:
 
     @property
     def name(self) -> str:
+        """Base, adapter, and where the default is not kept the constraint. A folder that somebody trained goes with the
+        first digits of its weights' hash: runs of two of one name must not be taken for one another."""
         base = "embedded" if self.path is None else models.model_name(self.path)
+        if self.path is not None and models.is_own(self.path):
+            base += f"@{self._base_hash}"
+        adapter = "untrained" if self.adapter is None else self.adapter.name
+        if self.adapter is not None and not is_shipped(self.adapter):
+            adapter += f"@{self._adapter_hash}"
         kept = "" if self.constrain == "span" else f" constrain={self.constrain}"
-        return f"{base}:{self.adapter.name if self.adapter else 'untrained'}{kept}"
+        return f"{base}:{adapter}{kept}"
+
+    @property
+    def weights(self) -> str:
+        """Base and adapter with their hashes, without loading them: what completions carry until others are
+        published."""
+        version = f"{models.model_name(self._folder)}@{self._base_hash}"
+        return version if self.adapter is None else f"{version}+{self.adapter.name}@{self._adapter_hash}"
+
+    @property
+    def _folder(self) -> str | Path:
+        return models.model_path() if self.path is None else self.path
+
+    @functools.cached_property
+    def _base_hash(self) -> str:
+        return models.weights_hash(self._folder)[:12]
+
+    @functools.cached_property
+    def _adapter_hash(self) -> str:
+        return lora.weights_hash(self.adapter)[:12] if self.adapter else ""
 
     async def sample(
         self, messages: Sequence[Message], sampling: Sampling, schema: JsonSchema | None = None
@@ -116,11 +142,10 @@ class EmbeddedPolicy:
         with self._loading:
             if self._thread is not None:
                 return
-            path = models.model_path() if self.path is None else self.path
-            version = f"{models.model_name(path)}@{models.weights_hash(path)[:12]}"
+            path, version = self._folder, self.weights
             model, self.tokenizer = models.load_model(path, self.dtype, self.device)
             if self.adapter is not None:
-                version += f"+{self.adapter.name}@{merge(model, self.adapter, models.model_name(path))[:12]}"
+                lora.merge(model, self.adapter, models.model_name(path))
             self.policy_version = version
             self.eos = end_tokens(model)
             self.context = self.max_context or model.config.max_position_embeddings
@@ -158,14 +183,14 @@ class EmbeddedPolicy:
         A second copy of the base stays in memory from the first call on.
         """
         self.load()
-        path = models.model_path() if self.path is None else self.path
+        path = self._folder
         with self._adopting:
             if self._base is None:
                 self._base, _ = models.load_model(path, self.dtype, self.device)
             name = models.model_name(path)
             if self._adopted is None:
-                self._adopted = {layer for layer, _ in updates(self.adapter, name)} if self.adapter else set()
-            found = dict(merged(self._base, folder, name))
+                self._adopted = {layer for layer, _ in lora.updates(self.adapter, name)} if self.adapter else set()
+            found = dict(lora.merged(self._base, folder, name))
             back = {layer: self._base.get_submodule(layer).weight for layer in self._adopted - found.keys()}
             self.publish([*found.items(), *back.items()], version, wait=True)
             self._adopted = set(found)

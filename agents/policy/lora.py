@@ -28,13 +28,18 @@ UNREAD = (
 PREFIX = "base_model.model."
 
 
-def merge(model: Any, folder: Path, base: str) -> str:
-    """Add the adapter to ``model`` in place (in float32, then rounded) and return the SHA-256 of its weights."""
+def merge(model: Any, folder: Path, base: str) -> None:
+    """Add the adapter to ``model`` in place (in float32, then rounded)."""
     import torch
 
     with torch.no_grad():
         for name, weight in merged(model, folder, base):
             model.get_submodule(name).weight.copy_(weight)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the adapter's weights; raises as `read_config` does."""
+    read_config(folder)
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 

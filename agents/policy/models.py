@@ -138,6 +138,11 @@ def model_name(path: str | Path) -> str:
     return Path(path).resolve().name if Path(path).is_dir() else str(path)
 
 
+def is_own(path: str | Path) -> bool:
+    """Whether a model is a folder without an `ORIGIN` that its weights are checked against: its name says little."""
+    return Path(path).is_dir() and not (Path(path) / ORIGIN).is_file()
+
+
 def weights_hash(path: str | Path) -> str:
     """SHA-256 over a folder's weight files, checked against `ORIGIN` where there is one; for a hub id, of the id."""
     if not Path(path).is_dir():

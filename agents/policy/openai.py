@@ -7,10 +7,12 @@ It works with vLLM, the llama.cpp server, our own server and hosted services. Ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import ipaddress
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
     import httpx
 
 KEYS = ("SLEUTH_POLICY_KEY", "OPENAI_API_KEY")
-"""Environment variables that may hold the key; the second is sent over https or to this machine only."""
+"""Environment variables that may hold the key; the second is sent to `OPENAI` alone, whose key it is."""
+OPENAI = "https://api.openai.com"
 MAX_REPLY_BYTES = 16 * 2**20
+TOKEN_CHARS = 4
+"""Characters that count as a token where a server does not say how many there were."""
 OPTIONAL = ("response_format", "logprobs", "seed", "top_p", "temperature", "return_token_ids")
 """Fields that are left out from then on when the server says it does not know them."""
 TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|maximum context|too many tokens|too long", re.IGNORECASE)
@@ -70,7 +75,7 @@ class OpenAIPolicy:
         """The address without credentials, for messages."""
         self._local = _is_local(parts.hostname or "")
         self._key = os.environ.get(KEYS[0], "")
-        if not self._key and (self._local or parts.scheme == "https"):
+        if not self._key and f"{parts.scheme}://{parts.hostname}" == OPENAI:
             self._key = os.environ.get(KEYS[1], "")
         self._refused: set[str] = set()
         self._client: httpx.AsyncClient | None = None
@@ -89,7 +94,8 @@ class OpenAIPolicy:
         for attempt in itertools.count():
             body = self._body(messages, sampling, schema)
             try:
-                return self._read(await self._post(body, min(self.timeout_s, ends - time.monotonic())))
+                content = await self._post(body, min(self.timeout_s, ends - time.monotonic()))
+                return self._read(content, sum(len(turn["content"]) for turn in body["messages"]))
             except PolicyError as error:
                 asked = error if isinstance(error, Refusal) else Refusal("", "")
                 if attempt == self.retries:
@@ -200,34 +206,57 @@ class OpenAIPolicy:
             return Refusal("server", text, True, after_s)
         return Refusal("bad_request" if status >= 400 else "bad_reply", text, refused=status in (400, 422))
 
-    def _read(self, content: bytes) -> Completion:
-        """A completion from a reply's JSON; token ids stay empty where the server does not give them."""
+    def _read(self, content: bytes, prompt_chars: int) -> Completion:
+        """A completion from a reply's JSON; token ids stay empty where the server does not give them. What it does not
+        count is estimated from the characters, so that a budget of tokens holds with any server."""
         try:
             data = json.loads(content)
             choice = data["choices"][0]
-            text = choice["message"].get("content") or ""
+            text = _text(choice["message"].get("content") or "")
             usage = data.get("usage") or {}
             details = usage.get("prompt_tokens_details") or {}
-            logprobs = [float(item["logprob"]) for item in (choice.get("logprobs") or {}).get("content") or ()]
+            logprobs = [_finite(item["logprob"]) for item in (choice.get("logprobs") or {}).get("content") or ()]
+            version = f"{data.get('model') or self.model} {data.get('system_fingerprint') or ''}".strip()
             completion = Completion(
-                text=THINK.sub("", text).strip() if "think>" in text else str(text),
-                prompt_ids=tuple(int(token) for token in data.get("prompt_token_ids") or ()),
-                token_ids=tuple(int(token) for token in choice.get("token_ids") or ()),
+                text=THINK.sub("", text).strip() if "think>" in text else text,
+                prompt_ids=tuple(map(_count, data.get("prompt_token_ids") or ())),
+                token_ids=tuple(map(_count, choice.get("token_ids") or ())),
                 logprobs=tuple(logprobs),
-                policy_version=f"{data.get('model') or self.model} {data.get('system_fingerprint') or ''}".strip(),
+                policy_version=_text(version),
                 finish="length" if choice.get("finish_reason") == "length" else "stop",
-                prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                cached_tokens=int(details.get("cached_tokens") or 0),
-                completion_tokens=int(usage.get("completion_tokens") or 0),
+                prompt_tokens=_count(usage.get("prompt_tokens")) or math.ceil(prompt_chars / TOKEN_CHARS),
+                cached_tokens=_count(details.get("cached_tokens")),
+                completion_tokens=_count(usage.get("completion_tokens")) or math.ceil(len(text) / TOKEN_CHARS),
             )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             shown = self._clean(content[:200].decode("utf-8", "replace"))
             expected = "expected a chat completion with choices[0].message.content"
-            raise PolicyError("bad_reply", f"{self.where}: {expected}, found {shown!r}", True) from error
+            said = f"{self.where}: {expected}, found {shown!r}"
+            raise PolicyError("bad_reply", f"{said} ({self._clean(str(error))})", True) from error
         return completion
 
     def _clean(self, text: str) -> str:
-        return (text.replace(self._key, "***") if self._key else text)[:300]
+        return _text(text.replace(self._key, "***") if self._key else text)[:300]
+
+
+def _text(value: Any) -> str:
+    """Text whose halves of surrogate pairs, which JSON can spell but are no characters, are question marks."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {type(value).__name__}")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"expected a finite number, found {number}")
+    return number
+
+
+def _count(value: Any) -> int:
+    """A number of tokens, or a token's id: what 63 bits hold, 0 for none."""
+    if not 0 <= (number := int(_finite(value or 0))) < 2**63:
+        raise ValueError(f"expected a count, found {number}")
+    return number
 
 
 def _message(content: bytes) -> str:
@@ -235,7 +264,7 @@ def _message(content: bytes) -> str:
     try:
         error = json.loads(content).get("error")
         return str(error.get("message") or error) + (f" ({error['code']})" if error.get("code") else "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return text.strip() or "no message"
 
 
@@ -245,7 +274,9 @@ def _retry_after(value: str) -> float:
         return max(0.0, float(value))
     except ValueError:
         parsed = email.utils.parsedate_tz(value)
-        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+        with contextlib.suppress(ValueError, OverflowError):  # a date of no calendar
+            return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
+        return 0.0
 
 
 def _is_local(host: str) -> bool:

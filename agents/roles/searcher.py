@@ -16,7 +16,7 @@ async def act(trace: Trace, context: Context) -> Step:
     hits = await context.tools["search"](query=query, k=k)
     seen = trace.passages()
     fresh = tuple({h.passage.id: h.passage for h in hits if h.passage.id not in seen}.values())
-    call = ToolCall("search", {"query": query, "k": k}, [_noted(hit) for hit in hits])
+    call = ToolCall("search", {"query": query, "k": k}, [_noted(hit) for hit in hits], missing=hits.missing)
     return Step("searcher", calls=(call,), passages=fresh)
 
 

@@ -53,7 +53,9 @@ def ask(
 ) -> None:
     """Answer a question from a datastore, citing checked quotes. The whole run is kept as an episode.
 
-    A spent budget still gives the best answer so far. A key for a remote policy comes from SLEUTH_POLICY_KEY alone.
+    A spent budget still gives the best answer so far; of a server that does not count tokens, four characters are one.
+    A key for a remote policy comes from SLEUTH_POLICY_KEY; where that is not set, api.openai.com, and no other server,
+    gets OPENAI_API_KEY.
 
     Example: sleuth ask store "Who illustrated the novel that E. B. White published in 1952?"
     """

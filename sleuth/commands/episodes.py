@@ -63,11 +63,12 @@ def verify(
     whether each shares a word with it or the question. Example: sleuth verify runs/ask.jsonl store
     """
     from sleuth.agents import cite, episodes
+    from sleuth.agents.minds import minds
     from sleuth.retrieval.sources import open_any
 
     bad_lines: list[str] = []
     rows: list[dict[str, Any]] = []
-    searched = open_any(store)
+    searched = open_any(store, minds=minds())  # none of them is asked: what was cited is only fetched
     for episode in episodes.read(file, bad=bad_lines.append):
         for check in cite.verify(episode, searched):
             rows.append({"episode": episode.id, **asdict(check), "holds": check.holds})

@@ -169,14 +169,14 @@ def search(
     else:
         answer = opened.search([query], k, found, mode)  # type: ignore[arg-type]  # checked there
     hits = answer[0]
+    for what, why in getattr(answer, "missing", ()):
+        say(f"not looked for in {what}: {why}")
     if as_json:
         for hit in hits:
             emit(asdict(hit))
         return
     for hit in hits:
         _show(hit, query, opened.manifest.language if isinstance(opened, Datastore) else "english")
-    for what, why in getattr(answer, "missing", ()):
-        say(f"not looked for in {what}: {why}")
     if not hits:
         say("nothing found")
 

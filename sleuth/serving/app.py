@@ -61,6 +61,9 @@ class Server:
     """Between two looks for a newer version of the store; 0 never looks."""
     metrics: Metrics = field(default_factory=Metrics)
 
+    def __post_init__(self) -> None:
+        self.metrics.version(len(self.live.store), False, self.live.error)
+
 
 def serve(server: Server, host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve until told to stop, then finish what is in flight; an address that others can reach needs a key."""
@@ -231,7 +234,11 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     import orjson
     from starlette.responses import Response
 
-    return Response(orjson.dumps(value), status, headers, "application/json")
+    try:
+        body = orjson.dumps(value)
+    except orjson.JSONEncodeError:  # an error quotes half a surrogate pair, which goes back as the escape it came as
+        body = json.dumps(value, default=asdict).encode()
+    return Response(body, status, headers, "application/json")
 
 
 def open_server(

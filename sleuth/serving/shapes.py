@@ -79,9 +79,9 @@ def read_searxng(query: Mapping[str, str], mode: Mode) -> tuple[Request, int]:
     if (form := query.get("format", "json")) != "json":
         raise InputError(f"format: expected json, found {form!r}")
     page = query.get("pageno", "1")
-    if not page.isdecimal() or not 1 <= int(page[:9]) <= MAX_K // PAGE:
+    number = int(page) if page.isdecimal() and len(page) < 10 else 0
+    if not 1 <= number <= MAX_K // PAGE:
         raise InputError(f"pageno: expected a number from 1 to {MAX_K // PAGE}, found {page[:40]!r}")
-    number = int(page)
     return Request(_queries([query.get("q", "")]), Ask(number * PAGE, mode)), (number - 1) * PAGE
 
 
