@@ -121,17 +121,9 @@ class Opened:
 
 def weights_of(policy: Policy) -> str:
     """The version that an embedded policy's completions will carry, without loading it; empty for other policies."""
-    from sleuth.agents.policy import lora, models
     from sleuth.agents.policy.embedded import EmbeddedPolicy
 
-    if not isinstance(policy, EmbeddedPolicy):
-        return ""
-    path = models.model_path() if policy.path is None else policy.path
-    version = f"{models.model_name(path)}@{models.weights_hash(path)[:12]}"
-    if policy.adapter is None:
-        return version
-    adapter = hashlib.sha256((policy.adapter / lora.WEIGHTS).read_bytes()).hexdigest()
-    return f"{version}+{policy.adapter.name}@{adapter[:12]}"
+    return policy.weights if isinstance(policy, EmbeddedPolicy) else ""
 
 
 def cells(matrix: Matrix, out: Path, opened: Opened) -> list[Cell]:
