@@ -29,7 +29,7 @@ from sleuth.retrieval.index import Index, load_index
 from sleuth.retrieval.keys import Keys, hashes
 from sleuth.retrieval.layout import Manifest, check_sums, read_manifest
 from sleuth.retrieval.records import Filter, Hit, Retriever
-from sleuth.retrieval.segment import Segment, merged_type, schemas
+from sleuth.retrieval.segment import NULL, Segment, merged_types, schemas
 from sleuth.retrieval.static import QUERY_CHARS
 from sleuth.retrieval.tokens import WORD, Analyzer
 
@@ -61,11 +61,9 @@ class Datastore:
         self._starts: list[int] = [0, *accumulate(len(segment.passages) for segment in segments)]
         self._first_documents = np.cumsum([0, *(len(segment.documents) for segment in segments)])
         self._deleted = any(segment.alive is not None for segment in segments)
-        kinds: dict[str, set[str]] = {}
-        for entry in manifest.segments:
-            for name, kind in entry.fields.items():
-                kinds.setdefault(name, set()).add(kind)
-        self._catalog = Catalog(self._tables, {name: merged_type(found) for name, found in sorted(kinds.items())})
+        kinds = merged_types(entry.fields for entry in manifest.segments)
+        fields = {name: "str" if kind == NULL else kind for name, kind in kinds.items()}  # text holds nothing as well
+        self._catalog = Catalog(self._tables, fields)
         self._lock = threading.RLock()
 
     @classmethod

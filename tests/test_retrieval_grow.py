@@ -88,6 +88,21 @@ def test_delete_by_filter_and_what_it_refuses(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_field_that_an_addition_leaves_empty_keeps_its_type(tmp_path: Path) -> None:
+    prices = (5, 9, 40, 60, 100, 250)
+    build([Document(f"p{n}", f"Thing {n}.", metadata={"price": n, "sold": None}) for n in prices], tmp_path / "s", SPEC)
+    grow.add(tmp_path / "s", [Document("none", "A thing without a price.", metadata={"price": None, "sold": None})])
+    for step in (lambda: None, lambda: grow.compact(tmp_path / "s")):
+        step()
+        store = Datastore.open(tmp_path / "s")
+        assert store.fields == {"price": "int", "sold": "str"}
+        assert store.matching({"price": {">": 45}}) == ["p60", "p100", "p250"]
+        assert len(store.matching({"sold": None})) == 7
+    assert grow.delete(tmp_path / "s", where={"price": {">": 45}}).deleted == 3
+    grow.add(tmp_path / "s", [Document("later", "One that is sold.", metadata={"sold": 3.5})])
+    assert Datastore.open(tmp_path / "s").fields == {"price": "int", "sold": "float"}
+
+
 def test_a_deleted_document_can_come_again_and_a_changed_one_takes_its_place(tmp_path: Path) -> None:
     documents = corpus(12)
     build(documents, tmp_path / "s", SPEC)
