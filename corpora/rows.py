@@ -3,7 +3,7 @@
 Published shapes: BEIR ``{_id, title, text}``, FlashRAG ``{id, contents}`` (first line is the title), our own ``{id,
 title, text, url, source, lang, date, metadata}``, arXiv's ``{id, title, abstract, ...}`` and Wikimedia Enterprise's
 ``{identifier, name, article_body, ...}``; further scalar fields become metadata, lists and objects are not kept. Rows
-of tables (Parquet, Arrow, folders of Hugging Face datasets) that have no id are named after their number. A row that
+of tables (Parquet, Arrow, folders of Hugging Face datasets) that have no id are named ``<file>/<number>``. A row that
 cannot be used is handed to ``drop`` with its file and line, and reading goes on.
 """
 
@@ -142,7 +142,7 @@ def _table(batches: Iterator[Any], path: Path, source: str, drop: Callable[[Drop
             for row in batch.to_pylist():
                 number += 1
                 if row.get("id") is None and row.get("_id") is None:
-                    row = {**row, "id": f"{source}#{number}"}
+                    row = {**row, "id": f"{source}/{number}"}
                 try:
                     yield shaped(row, source)
                 except InputError as error:

@@ -36,7 +36,7 @@ PART = 1_000
 """Items of a part: what an interrupted shard does again is less than this."""
 PART_CHARS = 64_000_000
 """Or so much text, whichever comes first."""
-VERSION = 2
+VERSION = 3
 """Goes up when the same input would become other documents."""
 TEXT_COLUMNS = ("id", "text", "title", "url", "source", "lang", "date")
 

@@ -264,7 +264,7 @@ def test_a_datasets_folder_is_read_and_rows_without_id_are_numbered(tmp_path: Pa
     (folder / "state.json").write_text("{}")
     (tmp_path / "set" / "torn.arrow").write_bytes(b"rubbish")
     documents, drops = gather(tmp_path / "set")
-    assert [d.id for d in documents] == [f"set/train/data-0000{n}-of-00002.arrow#{m}" for n in (0, 1) for m in (1, 2)]
+    assert [d.id for d in documents] == [f"set/train/data-0000{n}-of-00002.arrow/{m}" for n in (0, 1) for m in (1, 2)]
     assert documents[1].metadata == {"n": 2} and documents[1].url == "u2"
     assert [Path(drop.id).name.split(":")[0] for drop in drops] == ["torn.arrow"]
 

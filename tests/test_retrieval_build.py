@@ -55,6 +55,18 @@ def test_each_input_ends_up_indexed_duplicate_or_rejected(tmp_path: Path) -> Non
     assert store.fingerprint == report.fingerprint
 
 
+def test_rows_of_a_table_without_ids_are_in_the_store(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": [d.text for d in corpus(8)]}), tmp_path / "rows.parquet")
+    report = build([tmp_path / "rows.parquet"], tmp_path / "s", SPEC)
+    assert (report.inputs, report.indexed) == (8, 8)
+    store = Datastore.open(tmp_path / "s")
+    assert store.document("rows.parquet/2").text == corpus(8)[1].text
+    assert store.fetch(["rows.parquet/7#1"])[0].doc_id == "rows.parquet/7"
+
+
 def test_the_same_build_again_changes_nothing_and_more_input_adds_a_segment(tmp_path: Path) -> None:
     documents = corpus(20)
     first = build(documents[:12], tmp_path / "s", SPEC)
