@@ -386,5 +386,5 @@ def documents_of(job: ShardJob) -> Iterator[Document]:
 
 def drops_of(job: ShardJob) -> Iterator[Drop]:
     for n in range(state_of(job).parts):
-        for line in (Path(job.folder) / f"{n:05d}.drops.jsonl").read_text(encoding="utf-8").splitlines():
-            yield Drop(**json.loads(line))
+        with (Path(job.folder) / f"{n:05d}.drops.jsonl").open(encoding="utf-8") as lines:
+            yield from (Drop(**json.loads(line)) for line in lines)

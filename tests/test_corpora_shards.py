@@ -53,6 +53,14 @@ def test_shards_hold_every_document_in_order_and_add_up(tmp_path: Path) -> None:
     assert [run(job) for job in jobs] == states  # done already
 
 
+def test_a_drop_is_one_line_whatever_its_name_holds(tmp_path: Path) -> None:
+    name = "two\u2028parts\x85of it"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": name, "text": "short"}) + "\n")
+    (job,) = planned(tmp_path / "a.jsonl", tmp_path / "work")
+    run(job)
+    assert [drop.id for drop in drops_of(job)] == [name]
+
+
 @pytest.mark.parametrize("per_part", [1, 2, 3])
 def test_a_shard_stopped_after_any_part_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_part: int
