@@ -139,11 +139,13 @@ def _table(batches: Iterator[Any], path: Path, source: str, drop: Callable[[Drop
     number = 0
     try:
         for batch in batches:
-            for row in batch.to_pylist():
+            for row in _rows(batch):
                 number += 1
-                if row.get("id") is None and row.get("_id") is None:
-                    row = {**row, "id": f"{source}/{number}"}
                 try:
+                    if isinstance(row, InputError):
+                        raise row
+                    if row.get("id") is None and row.get("_id") is None:
+                        row = {**row, "id": f"{source}/{number}"}
                     yield shaped(row, source)
                 except InputError as error:
                     drop(Drop(f"{path}:{number}", "read", str(error)))
@@ -153,6 +155,16 @@ def _table(batches: Iterator[Any], path: Path, source: str, drop: Callable[[Drop
         return
     if number == 0:
         drop(Drop(str(path), "read", "the file has no rows"))
+
+
+def _rows(batch: Any) -> list[Any]:
+    """Rows of a batch; an `InputError` in the place of one that Python has no values for."""
+    try:
+        return batch.to_pylist()
+    except Exception as error:  # bytes that are no UTF-8, dates beyond the year 9999, time zones that are none
+        if len(batch) > 1:
+            return [row for n in range(len(batch)) for row in _rows(batch.slice(n, 1))]
+        return [InputError(f"the row cannot be read: {type(error).__name__}: {error}")]
 
 
 def shaped(row: Any, source: str) -> Document | Page:

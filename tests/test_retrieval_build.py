@@ -67,6 +67,14 @@ def test_rows_of_a_table_without_ids_are_in_the_store(tmp_path: Path) -> None:
     assert store.fetch(["rows.parquet/7#1"])[0].doc_id == "rows.parquet/7"
 
 
+def test_names_of_files_that_are_not_utf8_are_drops_of_the_report(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in (b"bad\xff.txt", b".hidden\xff", b"good.txt"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "in"), name))).write_text("some text")
+    report = build([tmp_path / "in"], tmp_path / "s", SPEC)
+    assert (report.inputs, report.indexed, report.rejected) == (3, 1, 2) and adds_up(report)
+
+
 def test_the_same_build_again_changes_nothing_and_more_input_adds_a_segment(tmp_path: Path) -> None:
     documents = corpus(20)
     first = build(documents[:12], tmp_path / "s", SPEC)
