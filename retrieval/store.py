@@ -89,6 +89,11 @@ class Datastore:
         """Number of passages."""
         return self.manifest.passages
 
+    @property
+    def dense_weight(self) -> float | None:
+        """Of the embedder in ``hybrid``, where nobody asks for another; None fuses by reciprocal rank."""
+        return STATIC_WEIGHT if self.manifest.embedder.partition(":")[0] == "static" else None
+
     def search(
         self, queries: Sequence[str], k: int, where: Filter | None = None, mode: Mode = "hybrid",
         effort: Effort | None = None, dense_weight: float | None = None,
@@ -111,8 +116,8 @@ class Datastore:
             raise ConfigError(f"unknown search mode {mode!r}; known: {', '.join(get_args(Mode))}")
         if dense_weight is not None and not 0 <= dense_weight <= 1:
             raise InputError(f"dense_weight: expected a number from 0 to 1, found {dense_weight!r}")
-        if dense_weight is None and self.manifest.embedder.partition(":")[0] == "static":
-            dense_weight = STATIC_WEIGHT
+        if dense_weight is None:
+            dense_weight = self.dense_weight
         allowed = self._allowed(where)
         texts = [query[:QUERY_CHARS].encode("utf-8", "replace").decode() for query in queries]  # no half surrogates
         worded = list(dict.fromkeys(text for text in texts if len(self) and WORD.search(text)))
