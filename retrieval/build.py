@@ -191,7 +191,7 @@ class _Build:
         log_path = self.out / "reports" / ".drops.tmp"
         with (
             log_path.open("w", encoding="utf-8", errors="backslashreplace") as self.log,
-            tempfile.SpooledTemporaryFile(HELD_BYTES, dir=self.out / "work") as self.known.aside,
+            tempfile.SpooledTemporaryFile(HELD_BYTES, dir=str(self.out / "work")) as self.known.aside,
         ):
             for batch, folder, made in self._segments(self._new(documents), model):
                 manifest = self._commit(batch, folder, made, manifest)

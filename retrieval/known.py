@@ -49,12 +49,12 @@ class _Merged:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A document that is held back: where it was written to, its drop unless its twin is replaced, and whether it took
-    the place of a stored one itself."""
+    """A document that is held back: where it was written to, its drop unless its twin is replaced, and what it takes
+    the place of itself, which stays in the store as long."""
 
     at: int
     drop: Drop
-    updates: bool
+    replaced: Replaced
 
 
 @dataclass(slots=True)
@@ -115,9 +115,10 @@ class Known:
         """
         added: Added = []
         drops: list[Drop] = []
-        updates = named is not None and self.update and not named[0].met[named[1]]
-        if named is not None and updates:
-            self._replace(*named, added, drops)
+        replaced: Replaced = []
+        if named is not None and self.update and not named[0].met[named[1]]:
+            self._release(*named, added, drops)
+            replaced = [(named[0].segment, named[1])]
             named = None
         drop = self.seen.drop(document, key)
         twin = equal if equal is not None and equal[0].alive[equal[1]] else None
@@ -127,31 +128,34 @@ class Known:
         if drop is None and (named is not None or self.held_ids.get(document.id, key) != key):
             drop = taken(document)
         if drop is not None:
+            self.replaced += replaced
             drops.append(drop)
         elif twin is not None:
-            self._hold(document, key, copy_of(document, twin[0].id_of(twin[1])), updates)
+            self._hold(document, key, copy_of(document, twin[0].id_of(twin[1])), replaced)
         else:
-            self._add(document, key, updates, added)
+            self._add(document, key, replaced, added)
         return added, drops
 
-    def _replace(self, part: Keys, row: int, added: Added, drops: list[Drop]) -> None:
+    def _release(self, part: Keys, row: int, added: Added, drops: list[Drop]) -> None:
+        """A stored document is marked as deleted, and what was held back as a copy of it is judged."""
         part.met[row], part.alive[row] = True, False
-        self.replaced.append((part.segment, row))
         if not self.held or not (copies := self.held.pop(key := part.digest_of(row), [])):
             return
         document = self._read(copies[0].at)
-        self._add(document, key, copies[0].updates, added)
+        self._add(document, key, copies[0].replaced, added)
+        self.replaced += [place for copy in copies[1:] for place in copy.replaced]
         drops += [Drop(copy.drop.id, "dedup", copy_of(document, document.id).reason) for copy in copies[1:]]
 
-    def _add(self, document: Document, key: bytes, updates: bool, added: Added) -> None:
+    def _add(self, document: Document, key: bytes, replaced: Replaced, added: Added) -> None:
         self.seen.keep(document.id, key)
-        self.updated += updates
+        self.replaced += replaced
+        self.updated += len(replaced)
         added.append((document, key))
 
-    def _hold(self, document: Document, key: bytes, drop: Drop, updates: bool) -> None:
+    def _hold(self, document: Document, key: bytes, drop: Drop, replaced: Replaced) -> None:
         at = self.aside.seek(0, 2)
         self.aside.write(json.dumps(asdict(document)).encode() + b"\n")
-        self.held.setdefault(key, []).append(_Held(at, drop, updates))
+        self.held.setdefault(key, []).append(_Held(at, drop, replaced))
         self.held_ids[document.id] = key
 
     def _read(self, at: int) -> Document:
@@ -160,8 +164,9 @@ class Known:
 
     def left(self) -> Iterator[Drop]:
         """Once there is no more input: those held back whose twins stay, which are copies then."""
-        for copies in self.held.values():
-            yield from (copy.drop for copy in copies)
+        for copy in (copy for copies in self.held.values() for copy in copies):
+            self.replaced += copy.replaced
+            yield copy.drop
         self.held.clear()
 
     def draw_replaced(self) -> Replaced:
