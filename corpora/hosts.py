@@ -26,6 +26,14 @@ def matching(host: str, listed: frozenset[str]) -> str:
     return next((name for n in range(len(parts)) if (name := ".".join(parts[n:])) in listed), "")
 
 
+def host_of(url: str) -> str:
+    """The host of an address; empty where it has none, or is no address."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def load(given: str | Sequence[str]) -> frozenset[str]:
     """Entries of a file, or the given ones; raises `InputError` naming the file and the line that is no host."""
     if not isinstance(given, str):
@@ -56,10 +64,7 @@ def hosts(allow: str | Sequence[str] = (), block: str | Sequence[str] = ()) -> C
 
     def run(documents: Iterable[Document], drop: Callable[[Drop], None]) -> Iterator[Document]:
         for document in documents:
-            try:
-                host = urlsplit(document.url).hostname or ""
-            except ValueError:
-                host = ""
+            host = host_of(document.url)
             if host and (entry := matching(host, blocked)):
                 drop(Drop(document.id, "hosts", f"{host} is blocked by {entry}"))
             elif allowed and not (host and matching(host, allowed)):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.hosts import host_of
 from sleuth.corpora.records import Document, Drop
 from sleuth.corpora.shingle import batches
 from sleuth.corpora.stages import Corpus, Stage
@@ -57,7 +57,7 @@ def repeated_lines(
 
 def site(document: Document) -> str:
     """The host of a document's address, else its source."""
-    return urlsplit(document.url).hostname or document.source if document.url else document.source
+    return host_of(document.url) or document.source
 
 
 def _hash(site: str, line: str) -> int:

@@ -19,7 +19,10 @@ _LENGTH = re.compile(rb"\r?\nContent-Length:[ \t]*(\d{1,18})[ \t]*\r?\n", re.IGN
 
 
 def dictionary_of(file: BinaryIO) -> bytes | None:
-    """The dictionary that a ``.warc.zst`` may begin with in a skippable frame, plain or compressed itself."""
+    """The dictionary that a ``.warc.zst`` may begin with in a skippable frame, plain or compressed itself.
+
+    Raises `InputError` for one that is damaged: no record can be read without it.
+    """
     magic, size = file.read(4), int.from_bytes(file.read(4), "little")
     if magic != DICTIONARY or size > MAX_RECORD_BYTES:
         file.seek(0)
@@ -27,7 +30,10 @@ def dictionary_of(file: BinaryIO) -> bytes | None:
     import zstandard
 
     data = file.read(size)
-    return zstandard.ZstdDecompressor().decompress(data, MAX_RECORD_BYTES) if data[:4] == ZSTD else data
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, MAX_RECORD_BYTES) if data[:4] == ZSTD else data
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise InputError(f"the archive's dictionary is damaged: {error}") from error
 
 
 def _inflater(magic: bytes, dictionary: bytes | None) -> Any:
@@ -47,11 +53,11 @@ def member_at(file: BinaryIO, dictionary: bytes | None) -> tuple[bytes | None, i
         return b"", start
     if not first.startswith((GZIP, ZSTD)):
         return f"expected a compressed record, found {first[:8]!r}"
-    inflater = _inflater(first[:4], dictionary)
     parts: list[bytes] = []
     before = after = 0
     piece = first
     try:
+        inflater = _inflater(first[:4], dictionary)
         while piece:
             for at in range(0, len(piece), 4096):
                 step = piece[at : at + 4096]

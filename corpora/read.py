@@ -63,7 +63,11 @@ def files(roots: Sequence[Path], drop: Callable[[Drop], None]) -> Iterator[tuple
     """``(file, the name that ids are made of)`` of all ``roots``, in order."""
     names = [root.resolve().name for root in roots]
     for root, name in zip(roots, names, strict=True):
-        yield from _walk(root, name if names.count(name) == 1 else root.as_posix().strip("/"), drop)
+        for path, below in _walk(root, name if names.count(name) == 1 else root.as_posix().strip("/"), drop):
+            if _visible(below) == below:
+                yield path, below
+            else:
+                drop(Drop(_visible(str(path)), "read", "the name is not UTF-8, and ids are made of it; rename it"))
 
 
 def _walk(path: Path, below: str, drop: Callable[[Drop], None]) -> Iterator[tuple[Path, str]]:
@@ -116,13 +120,8 @@ def _written(document: Document) -> Document:
     """Raises `InputError` for a text that is empty or holds half a character; two halves are joined."""
     if not document.text.strip():
         raise InputError("the text is empty")
-    parts = (
-        document.id,
-        document.title,
-        document.url,
-        *map(str, document.metadata),
-        *map(str, document.metadata.values()),
-    )
+    named = (document.id, document.title, document.url, document.source, document.lang, document.date)
+    parts = (*named, *map(str, document.metadata), *map(str, document.metadata.values()))
     try:
         "".join(parts).encode()
         document.text.encode()

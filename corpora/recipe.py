@@ -7,7 +7,7 @@ recipe resolves to can be written as JSON and is all that decides the corpus.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from sleuth.corpora.errors import ConfigError
 from sleuth.corpora.files import read_toml
 from sleuth.corpora.shards import Limits
-from sleuth.corpora.stages import CORPUS_STAGES, RESCANS, STAGES, check, known
+from sleuth.corpora.stages import CORPUS_STAGES, FOLDERS, RESCANS, STAGES, check, known
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -76,7 +76,7 @@ def _recipe(values: Mapping[str, Any], path: Path, store_keys: Sequence[str]) ->
     names = _typed(values, "stages", list, [], "")
     for name in tables["stage"]:
         known(name, names, "table of stage options (its stage is not in `stages`):")
-    stages = [(name, _options(tables["stage"].get(name, {}), path.parent)) for name in names]
+    stages = [(name, _options(name, tables["stage"].get(name, {}), path.parent)) for name in names]
     for name, options in stages:
         check(name, options)
     single = [stage for stage in stages if stage[0] in STAGES]
@@ -119,15 +119,17 @@ def _sources(tables: Mapping[str, Any], home: Path) -> list[Source]:
     return found
 
 
-def _options(table: Mapping[str, Any], home: Path) -> dict[str, Any]:
-    """Options as given, but names of files that stand beside the recipe become paths."""
+def _options(stage: str, table: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    """Options as given, but names of files and models that stand beside the recipe become paths."""
 
-    def resolved(value: Any) -> Any:
+    def resolved(value: Any, is_there: Callable[[Path], bool]) -> Any:
         if isinstance(value, list):
-            return [resolved(part) for part in value]
-        return str(home / value) if isinstance(value, str) and (home / value).is_file() else value
+            return [resolved(part, is_there) for part in value]
+        return str(home / value) if isinstance(value, str) and is_there(home / value) else value
 
-    return {key: resolved(value) for key, value in table.items()}
+    return {
+        key: resolved(value, Path.is_dir if (stage, key) in FOLDERS else Path.is_file) for key, value in table.items()
+    }
 
 
 def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

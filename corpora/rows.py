@@ -3,7 +3,7 @@
 Published shapes: BEIR ``{_id, title, text}``, FlashRAG ``{id, contents}`` (first line is the title), our own ``{id,
 title, text, url, source, lang, date, metadata}``, arXiv's ``{id, title, abstract, ...}`` and Wikimedia Enterprise's
 ``{identifier, name, article_body, ...}``; further scalar fields become metadata, lists and objects are not kept. Rows
-of tables (Parquet, Arrow, folders of Hugging Face datasets) that have no id are named after their number. A row that
+of tables (Parquet, Arrow, folders of Hugging Face datasets) that have no id are named ``<file>/<number>``. A row that
 cannot be used is handed to ``drop`` with its file and line, and reading goes on.
 """
 
@@ -139,11 +139,13 @@ def _table(batches: Iterator[Any], path: Path, source: str, drop: Callable[[Drop
     number = 0
     try:
         for batch in batches:
-            for row in batch.to_pylist():
+            for row in _rows(batch):
                 number += 1
-                if row.get("id") is None and row.get("_id") is None:
-                    row = {**row, "id": f"{source}#{number}"}
                 try:
+                    if isinstance(row, InputError):
+                        raise row
+                    if row.get("id") is None and row.get("_id") is None:
+                        row = {**row, "id": f"{source}/{number}"}
                     yield shaped(row, source)
                 except InputError as error:
                     drop(Drop(f"{path}:{number}", "read", str(error)))
@@ -153,6 +155,16 @@ def _table(batches: Iterator[Any], path: Path, source: str, drop: Callable[[Drop
         return
     if number == 0:
         drop(Drop(str(path), "read", "the file has no rows"))
+
+
+def _rows(batch: Any) -> list[Any]:
+    """Rows of a batch; an `InputError` in the place of one that Python has no values for."""
+    try:
+        return batch.to_pylist()
+    except Exception as error:  # bytes that are no UTF-8, dates beyond the year 9999, time zones that are none
+        if len(batch) > 1:
+            return [row for n in range(len(batch)) for row in _rows(batch.slice(n, 1))]
+        return [InputError(f"the row cannot be read: {type(error).__name__}: {error}")]
 
 
 def shaped(row: Any, source: str) -> Document | Page:

@@ -36,7 +36,7 @@ PART = 1_000
 """Items of a part: what an interrupted shard does again is less than this."""
 PART_CHARS = 64_000_000
 """Or so much text, whichever comes first."""
-VERSION = 2
+VERSION = 3
 """Goes up when the same input would become other documents."""
 TEXT_COLUMNS = ("id", "text", "title", "url", "source", "lang", "date")
 
@@ -105,7 +105,11 @@ def plan(
     jobs: list[ShardJob] = []
     batch: list[tuple[str, str]] = []
     stamps: list[tuple[str, int, int]] = []
-    named = [_stamp(value) for _, options in chosen for value in options.values()]
+    named = [
+        _folder_stamp(value) if (name, key) in stages.FOLDERS else _stamp(value)
+        for name, options in chosen
+        for key, value in options.items()
+    ]
 
     def close() -> None:
         if batch:
@@ -135,6 +139,12 @@ def _stamp(option: object) -> object:
     if isinstance(option, str) and (path := Path(option)).is_file():
         return [path.stat().st_size, path.stat().st_mtime_ns]
     return None
+
+
+def _folder_stamp(option: str) -> object:
+    """The same of a folder: all files in it."""
+    found = sorted(path for path in Path(option).rglob("*") if path.is_file())
+    return [[path.relative_to(option).as_posix(), _stamp(str(path))] for path in found]
 
 
 def state_of(job: ShardJob) -> ShardState:
@@ -386,5 +396,5 @@ def documents_of(job: ShardJob) -> Iterator[Document]:
 
 def drops_of(job: ShardJob) -> Iterator[Drop]:
     for n in range(state_of(job).parts):
-        for line in (Path(job.folder) / f"{n:05d}.drops.jsonl").read_text(encoding="utf-8").splitlines():
-            yield Drop(**json.loads(line))
+        with (Path(job.folder) / f"{n:05d}.drops.jsonl").open(encoding="utf-8") as lines:
+            yield from (Drop(**json.loads(line)) for line in lines)

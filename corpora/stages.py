@@ -36,6 +36,9 @@ CORPUS_STAGES: dict[str, str] = {
     "semantic": "semantic:semantic",
 }
 """The same for stages over the corpus, which get ``corpus`` (a `Corpus`) besides their options."""
+FOLDERS = (("quality", "model"),)
+"""Stages and options of theirs that name a folder. Names of files need no such table: an option that is a word, as a
+language is, may well be the name of a folder too, and hardly of a file."""
 RESCANS = ("lines",)
 """Those of them that read the corpus before they change it."""
 

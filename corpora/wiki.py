@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -36,7 +37,7 @@ def xml(path: Path, source: str, drop: Callable[[Drop], None]) -> Iterator[Docum
     with _opened(path) as file:
         try:
             found = next((name for name in _ROOT.findall(file.read(4096))), b"")
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{type(error).__name__}: {error}") from error
     if found.lower() not in readers:
         known = ", ".join(name.decode() for name in readers)
@@ -66,7 +67,7 @@ def elements(file: IO[bytes], name: str, path: Path, drop: Callable[[Drop], None
             element.clear()
             while element.getprevious() is not None:
                 del element.getparent()[0]
-    except (etree.XMLSyntaxError, OSError, EOFError) as error:
+    except (etree.XMLSyntaxError, OSError, EOFError, zlib.error) as error:
         drop(Drop(f"{path}:{count + 1}", "read", f"reading stopped after {name} {count}: {error}"))
         return
     if count == 0:
@@ -147,18 +148,28 @@ def enterprise(row: Mapping[str, Any], source: str) -> Page:
     if not isinstance(html, str) or not html.strip():
         raise InputError("field 'article_body.html': expected the article's HTML")
     name = str(row.get("name") or "")
-    lang = row["in_language"].get("identifier") if isinstance(row.get("in_language"), Mapping) else ""
-    licences = [str(x.get("url") or x.get("name")) for x in row.get("license") or () if isinstance(x, Mapping)]
-    extra: dict[str, Scalar] = {"revision": str((row.get("version") or {}).get("identifier") or "")}
+    lang, revision = (
+        value.get("identifier") if isinstance(value := row.get(key), Mapping) else ""
+        for key in ("in_language", "version")
+    )
+    stated = row.get("license")
+    licences = [
+        str(x.get("url") or x.get("name"))
+        for x in (stated if isinstance(stated, list) else ())
+        if isinstance(x, Mapping)
+    ]
+    extra: dict[str, Scalar] = {"revision": str(revision or "")}
     if licences:
         extra["licence"] = licences[0]
     page = f'<!doctype html><html lang="{_attribute(str(lang or ""))}"><head><title>{_attribute(name)}</title>'
     page += f'<meta name="date" content="{_attribute(str(row.get("date_modified") or ""))}"></head>'
     inner = re.search(r"<body.*?>(.*)</body>", html, re.DOTALL | re.IGNORECASE)
     data = f"{page}<body><h1>{_attribute(name)}</h1>{inner[1] if inner else html}</body></html>"
-    return Page(
-        f"{source}/{row['identifier']}", data.encode(), ".html", source, str(row.get("url") or ""), "utf-8", extra
-    )
+    try:
+        written = data.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("holds half a surrogate pair, which is no character") from error
+    return Page(f"{source}/{row['identifier']}", written, ".html", source, str(row.get("url") or ""), "utf-8", extra)
 
 
 def _attribute(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from sleuth.corpora.records import Document, Passage
@@ -28,7 +29,7 @@ class StoreReplica:
 
     def ask(self, verb: str, *arguments: Any) -> Any:
         if verb == "about":
-            return self.store.fingerprint, len(self.store)
+            return self.store.fingerprint, len(self.store), self.store.dense_weight
         return getattr(self.store, verb)(*arguments)
 
 
@@ -52,6 +53,10 @@ class RayShard:
 
     def __len__(self) -> int:
         return int(self._ask("about")[1])
+
+    @cached_property
+    def dense_weight(self) -> float | None:
+        return self._ask("about")[2]
 
     def search(self, queries: Sequence[str], k: int, where: Filter | None, mode: Mode) -> list[list[Hit]]:
         return self._ask("search", list(queries), k, where, mode)

@@ -13,6 +13,7 @@ import json
 import re
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,7 +31,7 @@ from sleuth.retrieval import deletes, job, layout, merge
 from sleuth.retrieval.embed import Embedder, embedder
 from sleuth.retrieval.index import covered
 from sleuth.retrieval.job import Made, SegmentJob
-from sleuth.retrieval.known import Known, Replaced
+from sleuth.retrieval.known import Added, Known, Replaced
 from sleuth.retrieval.layout import Manifest, SegmentEntry
 from sleuth.retrieval.tokens import Analyzer
 
@@ -39,6 +40,8 @@ Progress = Callable[[str, int, int | None], None]
 (documents in the store); total is None where it is not known."""
 BLOCK = 256
 """Documents looked up at a time among those that are stored."""
+HELD_BYTES = 1 << 20
+"""Of documents that `Known` holds back, in memory; more of them lie in the store's folder ``work``."""
 WHOLE = {"max_words": (1, 10**9), "segment_documents": (1, 10**9), "title_weight": (0, 20)}
 """Whole numbers of a spec, with the least and the most that each can be."""
 _PASSAGE_ID = re.compile(r"#\d+\Z")
@@ -186,7 +189,10 @@ class _Build:
         manifest = self._resumed(fresh)
         layout.sweep(self.out)
         log_path = self.out / "reports" / ".drops.tmp"
-        with log_path.open("w", encoding="utf-8") as self.log:
+        with (
+            log_path.open("w", encoding="utf-8", errors="backslashreplace") as self.log,
+            tempfile.SpooledTemporaryFile(HELD_BYTES, dir=str(self.out / "work")) as self.known.aside,
+        ):
             for batch, folder, made in self._segments(self._new(documents), model):
                 manifest = self._commit(batch, folder, made, manifest)
             if replaced := self.known.draw_replaced():
@@ -220,8 +226,8 @@ class _Build:
         self.indexed = covered(self.out)
         return current
 
-    def _new(self, documents: Iterator[Document]) -> Iterator[tuple[Document, bytes]]:
-        """Documents to be added, with their digests; all others are counted."""
+    def _new(self, documents: Iterator[Document]) -> Iterator[Added]:
+        """Documents to be added; all others are counted."""
         while block := self._block(documents):
             with self._timed("dedup"):
                 found = [digest(document) for document in block]
@@ -233,14 +239,16 @@ class _Build:
                     if self.known.is_kept(key, by_id.get(n)):
                         self.counts["kept"] += 1
                         continue
-                    drop = _unusable(document)
-                    if drop is None:
-                        drop = self.known.judged(document, key, by_id.get(n), by_digest.get(n))
-                if drop is not None:
+                    if (drop := _unusable(document)) is None:
+                        added, drops = self.known.judged(document, key, by_id.get(n), by_digest.get(n))
+                    else:
+                        added, drops = [], [drop]
+                for drop in drops:
                     self._drop(drop, read=False)
-                    continue
-                self.known.seen.keep(document.id, key)
-                yield document, key
+                if added:
+                    yield added
+        for drop in self.known.left():
+            self._drop(drop, read=False)
 
     def _block(self, documents: Iterator[Document]) -> list[Document]:
         with self._timed("read"):
@@ -252,7 +260,7 @@ class _Build:
         self.counts["dedup" if duplicate else "rejected"] += 1
         self.log.write(json.dumps(asdict(drop), ensure_ascii=False) + "\n")
 
-    def _segments(self, new: Iterator[tuple[Document, bytes]], model: Embedder) -> Iterator[tuple[_Batch, Path, Made]]:
+    def _segments(self, new: Iterator[Added], model: Embedder) -> Iterator[tuple[_Batch, Path, Made]]:
         """Segments of the new documents in order, each in a folder of its own below ``work``."""
         if not self.workers:
             analyzer = Analyzer(self.spec.language)
@@ -274,14 +282,20 @@ class _Build:
                 yield waiting.pop(number), Path(ran.folder), made
                 number += 1
 
-    def _batches(self, new: Iterator[tuple[Document, bytes]]) -> Iterator[_Batch]:
-        while rows := list(islice(new, self.spec.segment_documents)):
-            replaced = self.known.draw_replaced()
-            yield _Batch([document for document, _ in rows], [key for _, key in rows], replaced)
+    def _batches(self, new: Iterator[Added]) -> Iterator[_Batch]:
+        rows: Added = []
+        for together in new:
+            rows += together
+            if len(rows) >= self.spec.segment_documents:
+                yield self._batch(rows)
+                rows = []
+        if rows:
+            yield self._batch(rows)
 
-    def _jobs(
-        self, new: Iterator[tuple[Document, bytes]], waiting: dict[int, _Batch], model: Embedder
-    ) -> Iterator[SegmentJob]:
+    def _batch(self, rows: Added) -> _Batch:
+        return _Batch([document for document, _ in rows], [key for _, key in rows], self.known.draw_replaced())
+
+    def _jobs(self, new: Iterator[Added], waiting: dict[int, _Batch], model: Embedder) -> Iterator[SegmentJob]:
         work = self.out / "work"
         for number, batch in enumerate(self._batches(new)):
             path = work / f"documents-{number:06d}" / "documents.parquet"

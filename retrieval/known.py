@@ -2,14 +2,17 @@
 
 Contract: `places` answers for a block of documents; what was committed or merged since is taken in before the next
 block, never within one, so that a place stays good for its block. A document that takes the place of a stored one is
-noted with the segment and row where it was found; `masks` finds where merges have carried it.
+noted with the segment and row where it was found; `masks` finds where merges have carried it. A copy of a stored text
+that may yet be replaced is held back, so that whatever the order of the inputs, no text is lost that they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -23,6 +26,8 @@ Place = tuple[Keys, int]
 """Where a stored document stands: its segment, and its row there."""
 Replaced = list[tuple[str, int]]
 """Names of segments, and rows, of documents whose place others take."""
+Added = list[tuple[Document, bytes]]
+"""Documents with their digests, which go into one commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,16 @@ class _Merged:
     into: SegmentEntry | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A document that is held back: where it was written to, its drop unless its twin is replaced, and what it takes
+    the place of itself, which stays in the store as long."""
+
+    at: int
+    drop: Drop
+    replaced: Replaced
+
+
 @dataclass(slots=True)
 class Known:
     """The documents of the store at ``out``, while a build adds to it."""
@@ -56,6 +71,13 @@ class Known:
     replaced: Replaced = field(default_factory=list)
     """What the documents of the batch being drawn take the place of."""
     updated: int = 0
+    """Documents that were added in the place of a stored one."""
+    held: dict[bytes, list[_Held]] = field(default_factory=dict)
+    """Copies of stored documents that no input has named yet, by digest; some 500 bytes each."""
+    held_ids: dict[str, bytes] = field(default_factory=dict)
+    """Digests of all that were ever held, by id."""
+    aside: IO[bytes] = field(init=False)
+    """Of the caller: where they are written, a line of JSON each."""
     moved: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
     """Segments that were merged: the one they are in, and the row there of each of their documents."""
 
@@ -83,19 +105,69 @@ class Known:
         named[0].met[named[1]] = True
         return True
 
-    def judged(self, document: Document, key: bytes, named: Place | None, equal: Place | None) -> Drop | None:
-        """Why a document is not added, or None; where it is an update, the stored one is marked as deleted."""
-        if (drop := self.seen.drop(document, key)) is not None:
-            return drop
+    def judged(
+        self, document: Document, key: bytes, named: Place | None, equal: Place | None
+    ) -> tuple[Added, list[Drop]]:
+        """What is added because of this input, and what is dropped; neither, where it is held back.
+
+        In an update it takes the place of the stored document with its id, which is marked as deleted even where the
+        new text stands under another id already; the first copy of the old text that was held back is added then.
+        """
+        added: Added = []
+        drops: list[Drop] = []
+        replaced: Replaced = []
         if named is not None and self.update and not named[0].met[named[1]]:
-            part, row = named
-            part.met[row], part.alive[row] = True, False
-            self.replaced.append((part.segment, row))
-            self.updated += 1
+            self._release(*named, added, drops)
+            replaced = [(named[0].segment, named[1])]
             named = None
-        if equal is not None and equal[0].alive[equal[1]]:
-            return copy_of(document, equal[0].id_of(equal[1]))
-        return taken(document) if named is not None else None
+        drop = self.seen.drop(document, key)
+        twin = equal if equal is not None and equal[0].alive[equal[1]] else None
+        lasting = twin is not None and (not self.update or bool(twin[0].met[twin[1]]))
+        if drop is None and twin is not None and lasting:
+            drop = copy_of(document, twin[0].id_of(twin[1]))
+        if drop is None and (named is not None or self.held_ids.get(document.id, key) != key):
+            drop = taken(document)
+        if drop is not None:
+            self.replaced += replaced
+            drops.append(drop)
+        elif twin is not None:
+            self._hold(document, key, copy_of(document, twin[0].id_of(twin[1])), replaced)
+        else:
+            self._add(document, key, replaced, added)
+        return added, drops
+
+    def _release(self, part: Keys, row: int, added: Added, drops: list[Drop]) -> None:
+        """A stored document is marked as deleted, and what was held back as a copy of it is judged."""
+        part.met[row], part.alive[row] = True, False
+        if not self.held or not (copies := self.held.pop(key := part.digest_of(row), [])):
+            return
+        document = self._read(copies[0].at)
+        self._add(document, key, copies[0].replaced, added)
+        self.replaced += [place for copy in copies[1:] for place in copy.replaced]
+        drops += [Drop(copy.drop.id, "dedup", copy_of(document, document.id).reason) for copy in copies[1:]]
+
+    def _add(self, document: Document, key: bytes, replaced: Replaced, added: Added) -> None:
+        self.seen.keep(document.id, key)
+        self.replaced += replaced
+        self.updated += len(replaced)
+        added.append((document, key))
+
+    def _hold(self, document: Document, key: bytes, drop: Drop, replaced: Replaced) -> None:
+        at = self.aside.seek(0, 2)
+        self.aside.write(json.dumps(asdict(document)).encode() + b"\n")
+        self.held.setdefault(key, []).append(_Held(at, drop, replaced))
+        self.held_ids[document.id] = key
+
+    def _read(self, at: int) -> Document:
+        self.aside.seek(at)
+        return Document(**json.loads(self.aside.readline()))
+
+    def left(self) -> Iterator[Drop]:
+        """Once there is no more input: those held back whose twins stay, which are copies then."""
+        for copy in (copy for copies in self.held.values() for copy in copies):
+            self.replaced += copy.replaced
+            yield copy.drop
+        self.held.clear()
 
     def draw_replaced(self) -> Replaced:
         """What the documents since the last call take the place of."""

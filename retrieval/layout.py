@@ -46,7 +46,8 @@ class SegmentEntry:
     documents: int
     passages: int
     fields: dict[str, str]
-    """Metadata fields and their types: ``bool``, ``int``, ``float``, ``str``."""
+    """Metadata fields and their types: ``bool``, ``int``, ``float``, ``str``, and ``null`` where there is no value; in
+    stores from before ``null`` that is ``str`` as well, so the field is text in the whole store."""
     deletes: str = ""
     """XXH3-128 of the bitmap of deleted documents (`retrieval.deletes`); empty where none is deleted."""
     deleted: int = 0

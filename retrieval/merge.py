@@ -102,11 +102,7 @@ def merged(out: Path, manifest: Manifest, group: Sequence[SegmentEntry]) -> list
     name = f"{manifest.version + 1:06d}-{sums[:12]}"
     work.rename(out / "segments" / name)
     layout.sync_folder(out / "segments")
-    kinds: dict[str, set[str]] = {}
-    for entry in group:
-        for field, kind in entry.fields.items():
-            kinds.setdefault(field, set()).add(kind)
-    fields = {field: segment.merged_type(found) for field, found in sorted(kinds.items())}
+    fields = segment.merged_types(entry.fields for entry in group)
     return [SegmentEntry(name, sums, num_documents, num_passages, fields)]
 
 

@@ -100,7 +100,7 @@ def _made(store: Datastore, make: Maker, progress: Progress | None) -> Iterator[
 
 def _read(store: Datastore, path: Path) -> Iterator[Pair]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):

@@ -81,6 +81,7 @@ class RemoteRetriever:
         self._lock = threading.RLock()
         self._client: httpx.Client | None = None
         self._fingerprint, self._seen_s, self._passages = "", -1e9, 0
+        self._dense_weight: float | None = None
         if cache is None:
             from cachetools import LRUCache
 
@@ -101,12 +102,21 @@ class RemoteRetriever:
             raise StoreError(f"{self.url}: expected a sleuth server, found {str(told)[:80]!r} at /health")
         self._saw(told["fingerprint"])
         self._passages = int(told.get("passages", 0))
+        weight = told.get("dense_weight")
+        self._dense_weight = None if weight is None else float(weight)
 
     def __len__(self) -> int:
         """Number of passages when last asked."""
         if not self._fingerprint:
             self.check()
         return self._passages
+
+    @property
+    def dense_weight(self) -> float | None:
+        """As `Datastore.dense_weight`, when last asked."""
+        if not self._fingerprint:
+            self.check()
+        return self._dense_weight
 
     def search(
         self, queries: Sequence[str], k: int, where: Filter | None = None, mode: Mode | None = None

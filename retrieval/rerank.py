@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Filter, Hit, Retriever
+from sleuth.retrieval.sharded import Hits
 
 Scorer: TypeAlias = "Callable[[str, Sequence[Passage]], Sequence[float]]"
 """``scorer(query, passages)`` gives a number a passage, higher is better; called with a batch at a time."""
@@ -49,9 +50,13 @@ class Reranked:
         return self.retriever.fingerprint
 
     def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
-        """As of any retriever; scores are the scorer's for what it reached, and fall below them for what it did not."""
+        """As of any retriever; scores are the scorer's for what it reached, and fall below them for what it did not.
+
+        Where the retriever below did not look, stands in the result's ``missing``.
+        """
         found = self.retriever.search(queries, max(k, self.depth), where)
-        return [self._ranked(query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+        ranked = [self._ranked(query, hits)[:k] for query, hits in zip(queries, found, strict=True)]
+        return Hits(ranked, getattr(found, "missing", ()))
 
     def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
         return self.retriever.fetch(passage_ids)

@@ -19,7 +19,9 @@ from sleuth.retrieval.records import Filter, Hit, Retriever
 from sleuth.retrieval.sharded import Hits
 
 MONTHS = "january february march april may june july august september october november december".split()
-_MONTH = "|".join(f"{name}|{name[:3]}t?\\.?" if name != "may" else name for name in MONTHS)
+_SHORT = {"may": "", "september": r"|sept?\.?"}
+"""Of months that are not shortened to three letters."""
+_MONTH = "|".join(name + _SHORT.get(name, rf"|{name[:3]}\.?") for name in MONTHS)
 _COUNTED = (
     "words|people|men|women|children|days|hours|years|km|miles|metres|meters|feet|dollars|euros|pages|members|votes|"
     "copies|seats|percent"

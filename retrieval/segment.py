@@ -7,7 +7,7 @@ text is held once, in the document, and a passage is a span of its bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,8 @@ DOCUMENTS, PASSAGES, VECTORS = "documents.arrow", "passages.arrow", "vectors.npy
 SPAN_COLUMNS = ("document", "start", "end", "byte_start", "byte_end")
 """Row of the document in the segment, then the passage in its text: in characters, and in bytes of UTF-8."""
 TEXT_COLUMNS = ("id", "text", "title", "url", "source", "lang", "date")
+NULL = "null"
+"""Type of a field that has no value yet, beside Python's own names of the others: it yields to any of them."""
 
 
 def schemas() -> tuple[pa.Schema, pa.Schema]:
@@ -220,22 +222,26 @@ def open_vectors(folder: Path, rows: int, dims: int) -> np.ndarray:
 
 def field_types(documents: Sequence[Document]) -> dict[str, str]:
     """Type of each metadata field over ``documents``: the narrowest that holds all its values."""
-    kinds: dict[str, set[str]] = {}
-    for document in documents:
-        for name, value in document.metadata.items():
-            kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
-    return {name: merged_type(found) for name, found in sorted(kinds.items())}
+    return merged_types({name: _kind(value) for name, value in document.metadata.items()} for document in documents)
 
 
 def _kind(value: Scalar) -> str:
-    return type(value).__name__
+    return NULL if value is None else type(value).__name__
 
 
-def merged_type(kinds: set[str]) -> str:
-    """The narrowest type for values of all ``kinds``; ``str`` holds anything, and nothing."""
-    if len(kinds) == 1:
-        return next(iter(kinds))
-    return "float" if kinds == {"int", "float"} else "str"
+def merged_types(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Type of each field over parts that have one each, by name: the narrowest for the values of all of them."""
+    kinds: dict[str, set[str]] = {}
+    for part in parts:
+        for name, kind in part.items():
+            kinds.setdefault(name, set()).add(kind)
+    return {name: _narrowest(found) for name, found in sorted(kinds.items())}
+
+
+def _narrowest(kinds: set[str]) -> str:
+    if len(typed := kinds - {NULL}) <= 1:
+        return next(iter(typed), NULL)
+    return "float" if typed == {"int", "float"} else "str"
 
 
 def _typed(schema: pa.Schema) -> str:

@@ -3,7 +3,8 @@
 A shard that is down, late or still busy with earlier questions is left out, and the answer says so: `Hits` is the usual
 list of hit lists with the absent shards beside it. Passages of several shards are merged by score, which is exact for
 dense search (an inner product depends on nothing else) and near for BM25, whose term statistics are each shard's own;
-hybrid search fuses the two merged rankings by reciprocal rank, as one store would.
+hybrid search fuses the two merged rankings as one store would: with the embedder's weight where all shards have the
+same, by reciprocal rank where they have none or are of different kinds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Protocol, TypeVar, get_args
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document, Passage
-from sleuth.retrieval.fuse import reciprocal_rank
+from sleuth.retrieval.fuse import reciprocal_rank, weighted
 from sleuth.retrieval.records import Filter, Hit, Retriever
 from sleuth.retrieval.store import FUSION_DEPTH, Mode
 
@@ -43,6 +44,8 @@ class Shard(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def dense_weight(self) -> float | None: ...
     def __len__(self) -> int: ...
     def search(self, queries: Sequence[str], k: int, where: Filter | None, mode: Mode) -> list[list[Hit]]: ...
     def fetch(self, passage_ids: Sequence[str]) -> list[Passage]: ...
@@ -84,8 +87,8 @@ class Sharded:
         self._pool = ThreadPoolExecutor(MOST * len(self.shards), "shard")
         self._down: dict[str, tuple[float, str]] = {}
         """When a shard that failed may be asked again, and how it failed."""
-        self._known: dict[str, tuple[str, int]] = {}
-        """Fingerprint and passages as last told: a shard that goes down does not change what is searched."""
+        self._known: dict[str, tuple[str, int, float | None]] = {}
+        """Fingerprint, passages and weight as last told: a shard that goes down does not change what is searched."""
         self._known_s = -FRESH_S
 
     @property
@@ -98,11 +101,16 @@ class Sharded:
 
     def __len__(self) -> int:
         """Passages of the shards that were ever seen."""
-        return sum(passages for _, passages in self._look().values())
+        return sum(passages for _, passages, _ in self._look().values())
 
-    def _look(self) -> Mapping[str, tuple[str, int]]:
+    @property
+    def dense_weight(self) -> float | None:
+        """As of a store, where all shards that were ever seen have the same."""
+        return _common(weight for _, _, weight in self._look().values())
+
+    def _look(self) -> Mapping[str, tuple[str, int, float | None]]:
         if time.monotonic() - self._known_s > FRESH_S:
-            found, missing = self._ask(lambda shard: (shard.fingerprint, len(shard)))
+            found, missing = self._ask(lambda shard: (shard.fingerprint, len(shard), shard.dense_weight))
             self._known = {**self._known, **found}
             if not self._known:
                 raise StoreError(f"no shard answered: {_reasons(missing)}")
@@ -120,12 +128,14 @@ class Sharded:
         kinds: tuple[Mode, ...] = ("bm25", "dense") if chosen == "hybrid" else (chosen,)
         depth = max(k, FUSION_DEPTH) if chosen == "hybrid" else k
 
-        def ask(shard: Shard) -> list[list[list[Hit]]]:
-            return [shard.search(queries, depth, where, kind) for kind in kinds]
+        def ask(shard: Shard) -> tuple[list[list[list[Hit]]], float | None]:
+            found = [shard.search(queries, depth, where, kind) for kind in kinds]
+            return found, shard.dense_weight if chosen == "hybrid" else None
 
-        found, missing = self._ask(ask)
-        if not found:
+        answered, missing = self._ask(ask)
+        if not answered:
             raise StoreError(f"no shard answered: {_reasons(missing)}")
+        found, weight = {name: told for name, (told, _) in answered.items()}, _common(w for _, w in answered.values())
         for name, rankings in found.items():  # a shard may itself be missing parts
             for ranking in rankings:
                 missing += [(f"{name}/{part}", reason) for part, reason in getattr(ranking, "missing", ())]
@@ -133,7 +143,7 @@ class Sharded:
             [_merged([rankings[kind][n] for rankings in found.values()], depth) for kind in range(len(kinds))]
             for n in range(len(queries))
         ]
-        return Hits((_ranked(rankings, k, chosen) for rankings in merged), tuple(dict.fromkeys(missing)))
+        return Hits((_ranked(rankings, k, chosen, weight) for rankings in merged), tuple(dict.fromkeys(missing)))
 
     def retriever(self, mode: Mode) -> Retriever:
         """The same shards in one mode."""
@@ -240,12 +250,22 @@ def _merged(rankings: Sequence[Sequence[Hit]], depth: int) -> list[Hit]:
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.passage.id))[:depth]
 
 
-def _ranked(rankings: Sequence[Sequence[Hit]], k: int, name: str) -> list[Hit]:
+def _common(weights: Iterable[float | None]) -> float | None:
+    """The one weight of all, or None where they differ."""
+    found = set(weights)
+    return found.pop() if len(found) == 1 else None
+
+
+def _ranked(rankings: Sequence[Sequence[Hit]], k: int, name: str, dense_weight: float | None) -> list[Hit]:
     hits = {hit.passage.id: hit for ranking in reversed(rankings) for hit in ranking}
     if len(rankings) == 1:
         ordered = [(hit.passage.id, hit.score) for hit in rankings[0]]
     else:
-        fused = reciprocal_rank([[hit.passage.id for hit in ranking] for ranking in rankings])
+        scored = [[(hit.passage.id, hit.score) for hit in ranking] for ranking in rankings]
+        if dense_weight is None:
+            fused = reciprocal_rank([[id_ for id_, _ in ranking] for ranking in scored])
+        else:
+            fused = weighted(scored, (1 - dense_weight, dense_weight))
         ordered = sorted(fused, key=lambda pair: (-pair[1], pair[0]))
     return [
         replace(hits[id_], score=score, rank=rank, retriever=name)

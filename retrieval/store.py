@@ -29,7 +29,7 @@ from sleuth.retrieval.index import Index, load_index
 from sleuth.retrieval.keys import Keys, hashes
 from sleuth.retrieval.layout import Manifest, check_sums, read_manifest
 from sleuth.retrieval.records import Filter, Hit, Retriever
-from sleuth.retrieval.segment import Segment, merged_type, schemas
+from sleuth.retrieval.segment import NULL, Segment, merged_types, schemas
 from sleuth.retrieval.static import QUERY_CHARS
 from sleuth.retrieval.tokens import WORD, Analyzer
 
@@ -61,11 +61,9 @@ class Datastore:
         self._starts: list[int] = [0, *accumulate(len(segment.passages) for segment in segments)]
         self._first_documents = np.cumsum([0, *(len(segment.documents) for segment in segments)])
         self._deleted = any(segment.alive is not None for segment in segments)
-        kinds: dict[str, set[str]] = {}
-        for entry in manifest.segments:
-            for name, kind in entry.fields.items():
-                kinds.setdefault(name, set()).add(kind)
-        self._catalog = Catalog(self._tables, {name: merged_type(found) for name, found in sorted(kinds.items())})
+        kinds = merged_types(entry.fields for entry in manifest.segments)
+        fields = {name: "str" if kind == NULL else kind for name, kind in kinds.items()}  # text holds nothing as well
+        self._catalog = Catalog(self._tables, fields)
         self._lock = threading.RLock()
 
     @classmethod
@@ -91,6 +89,11 @@ class Datastore:
         """Number of passages."""
         return self.manifest.passages
 
+    @property
+    def dense_weight(self) -> float | None:
+        """Of the embedder in ``hybrid``, where nobody asks for another; None fuses by reciprocal rank."""
+        return STATIC_WEIGHT if self.manifest.embedder.partition(":")[0] == "static" else None
+
     def search(
         self, queries: Sequence[str], k: int, where: Filter | None = None, mode: Mode = "hybrid",
         effort: Effort | None = None, dense_weight: float | None = None,
@@ -113,8 +116,8 @@ class Datastore:
             raise ConfigError(f"unknown search mode {mode!r}; known: {', '.join(get_args(Mode))}")
         if dense_weight is not None and not 0 <= dense_weight <= 1:
             raise InputError(f"dense_weight: expected a number from 0 to 1, found {dense_weight!r}")
-        if dense_weight is None and self.manifest.embedder.partition(":")[0] == "static":
-            dense_weight = STATIC_WEIGHT
+        if dense_weight is None:
+            dense_weight = self.dense_weight
         allowed = self._allowed(where)
         texts = [query[:QUERY_CHARS].encode("utf-8", "replace").decode() for query in queries]  # no half surrogates
         worded = list(dict.fromkeys(text for text in texts if len(self) and WORD.search(text)))

@@ -55,8 +55,9 @@ def say(line: str) -> None:
 
 
 def emit(record: Mapping[str, Any]) -> None:
-    """One NDJSON line on stdout."""
-    sys.stdout.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+    """One NDJSON line on stdout; half a character, as names of files may hold, is escaped."""
+    line = json.dumps(record, ensure_ascii=False, default=str)
+    sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 
 

@@ -46,6 +46,17 @@ def test_a_store_is_added_to_deleted_from_compacted_and_restored(capsys: pytest.
     assert current["documents"] == 6
 
 
+def test_separators_within_an_id_end_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": f"{n}\u2028\x85row", "text": f"Row {n} tells of whales."} for n in range(2)]
+    rows.append({"id": "x\u2028y", "text": " "})
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cli.app(args=["build", "rows.jsonl", "--out", "store"], standalone_mode=False)
+    assert "the text is empty" in capsys.readouterr().err
+    Path("gone.txt").write_text(f"{rows[1]['id']}\n", encoding="utf-8")
+    (deleted,) = told(capsys, "delete", "store", "--ids", "gone.txt")
+    assert (deleted["deleted"], deleted["missing"]) == (1, [])
+
+
 def test_a_recipe_prints_its_account(capsys: pytest.CaptureFixture[str]) -> None:
     Path("r.toml").write_text('name = "whales"\nstages = ["near"]\n[sources.all]\npaths = ["pages"]\n')
     Path("pages/copy.txt").write_text(Path("pages/3.txt").read_text())

@@ -127,6 +127,8 @@ def test_pages_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
 def test_json_lines_keep_their_letters(capsys: pytest.CaptureFixture[str]) -> None:
     emit({"title": "Atbarah → Nile", "n": 1})
     assert capsys.readouterr().out == '{"title": "Atbarah → Nile", "n": 1}\n'
+    emit({"title": "name \udcff"})
+    assert capsys.readouterr().out == '{"title": "name \\udcff"}\n'
 
 
 def test_progress_in_a_pipe_is_a_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

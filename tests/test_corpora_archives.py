@@ -96,6 +96,13 @@ def test_a_wrong_content_length_costs_its_own_record_alone(tmp_path: Path, name:
     assert len(drops) == 1 and f"{length:,}" in drops[0].reason
 
 
+@pytest.mark.parametrize("magic", [b"\x28\xb5\x2f\xfd", b"\x37\xa4\x30\xec"], ids=["compressed", "plain"])
+def test_a_damaged_dictionary_is_one_drop(tmp_path: Path, magic: bytes) -> None:
+    frame = b"\x5d\x2a\x4d\x18" + (64).to_bytes(4, "little") + magic + b"\xff" * 60
+    documents, drops = gather(tmp_path / "a.warc.zst", frame + zstandard.compress(page(1)))
+    assert documents == [] and len(drops) == 1 and "damaged" in drops[0].reason
+
+
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "one.warc.gz", "a.warc.zst"])
 def test_a_cut_archive_gives_what_it_holds_and_one_drop(tmp_path: Path, name: str) -> None:
     data = PACKED[name]([page(n) for n in range(3)])

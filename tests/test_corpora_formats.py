@@ -171,6 +171,17 @@ def test_articles_of_a_mediawiki_dump(tmp_path: Path, name: str) -> None:
     assert (mill.lang, mill.date, mill.metadata) == ("en", "2024-01-02", {"revision": "70"})
 
 
+@pytest.mark.parametrize("at", [12, 3_000])
+def test_a_damaged_gzip_of_a_dump_is_one_drop(tmp_path: Path, at: int) -> None:
+    pytest.importorskip("mwparserfromhell")
+    noise = "".join(f"<!--{random.Random(n).random()}-->" for n in range(2_000))
+    data = bytearray(gzip.compress(DUMP.replace("<page>", noise + "<page>", 1).encode(), 1))
+    data[at : at + 40] = b"\xff" * 40
+    (tmp_path / "wiki.xml.gz").write_bytes(data)
+    documents, drops = gather(tmp_path / "wiki.xml.gz")
+    assert documents == [] and len(drops) == 1
+
+
 def test_a_cut_dump_gives_what_it_holds(tmp_path: Path) -> None:
     pytest.importorskip("mwparserfromhell")
     (tmp_path / "wiki.xml").write_text(DUMP[: DUMP.index("<title>Last")])
@@ -239,6 +250,19 @@ def test_lines_of_arxiv_and_wikimedia_enterprise(tmp_path: Path, name: str) -> N
     assert list(tmp_path.parent.glob("x_0*")) == []
 
 
+def test_lines_of_wikimedia_enterprise_that_are_not_as_published(tmp_path: Path) -> None:
+    changed = [{"version": "3"}, {"license": 5}, {"license": "CC0"}, {"in_language": "en"}, {"name": "half \ud800"},
+               {"article_body": {"html": "<p>half \ud800 of it</p>"}}]  # fmt: skip
+    (tmp_path / "a.ndjson").write_text("".join(json.dumps({**ENTERPRISE, **row}) + "\n" for row in changed))
+    documents, drops = gather(tmp_path / "a.ndjson")
+    assert [d.title for d in documents] == ["Old mill"] * 4
+    assert [d.metadata for d in documents[:2]] == [
+        {"revision": "", "licence": "https://cc/by-sa"},
+        {"revision": "70"},
+    ]
+    assert len(drops) == 2 and all("surrogate" in drop.reason for drop in drops)
+
+
 @pytest.mark.parametrize("cut", [40, 4])
 def test_a_cut_zstd_file_gives_one_drop(tmp_path: Path, cut: int) -> None:
     data = b"".join(b'{"id":"%d","text":"%d"}\n' % (n, n * 7919) for n in range(50_000))
@@ -264,7 +288,7 @@ def test_a_datasets_folder_is_read_and_rows_without_id_are_numbered(tmp_path: Pa
     (folder / "state.json").write_text("{}")
     (tmp_path / "set" / "torn.arrow").write_bytes(b"rubbish")
     documents, drops = gather(tmp_path / "set")
-    assert [d.id for d in documents] == [f"set/train/data-0000{n}-of-00002.arrow#{m}" for n in (0, 1) for m in (1, 2)]
+    assert [d.id for d in documents] == [f"set/train/data-0000{n}-of-00002.arrow/{m}" for n in (0, 1) for m in (1, 2)]
     assert documents[1].metadata == {"n": 2} and documents[1].url == "u2"
     assert [Path(drop.id).name.split(":")[0] for drop in drops] == ["torn.arrow"]
 

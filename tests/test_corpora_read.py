@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,29 @@ def test_bad_lines_are_dropped_with_their_number_and_the_rest_is_read(tmp_path: 
     assert "not json" in reasons["3"] and "list" in reasons["4"] and "'id'" in reasons["5"]
     assert "0xff" in reasons["6"] and "NoneType" in reasons["7"]
     assert "empty" in reasons["e"] and "surrogate" in reasons["f"]
+
+
+@pytest.mark.parametrize("field", ["date", "lang", "source", "title", "url", "year"])
+def test_half_a_character_in_any_field_is_one_drop(tmp_path: Path, field: str) -> None:
+    path = lines(tmp_path / "c.jsonl", {"id": "a", "text": "bad", field: "19\ud800"}, {"id": "b", "text": "good"})
+    documents, drops = gather(path)
+    assert [d.id for d in documents] == ["b"]
+    assert [(drop.id, "surrogate" in drop.reason) for drop in drops] == [("a", True)]
+
+
+def test_rows_of_a_table_that_python_has_no_values_for_cost_themselves_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array([b"one", b"two \xff", b"three", b"four"]).cast(pa.binary()).view(pa.string())
+    dates = pa.array([0, 0, 1 << 50, 0], pa.int64()).view(pa.timestamp("ms"))
+    pq.write_table(
+        pa.table({"id": pa.array(["a", "b", "c", "d"]), "text": texts, "day": dates}), tmp_path / "t.parquet"
+    )
+    documents, drops = gather(tmp_path / "t.parquet")
+    assert [d.id for d in documents] == ["a", "d"]
+    assert [drop.id.rpartition(":")[2] for drop in drops] == ["2", "3"]
+    assert "UnicodeDecodeError" in drops[0].reason
 
 
 def test_a_cut_gzip_gives_what_it_holds_and_says_where_it_stopped(tmp_path: Path) -> None:
@@ -178,6 +202,16 @@ def test_folders_are_walked_in_order_and_what_is_no_document_is_named(tmp_path: 
     reasons = {Path(drop.id).name: drop.reason for drop in drops}
     assert set(reasons) == {"empty.txt", "binary.txt", "tool.exe", ".hidden", "link.txt"}
     assert "empty" in reasons["empty.txt"] and "NUL" in reasons["binary.txt"] and ".exe" in reasons["tool.exe"]
+
+
+def test_names_that_are_not_utf8_are_named_and_end_nothing(tmp_path: Path) -> None:
+    for name in (b"bad\xff.txt", b"bad\xff.jsonl", b".hidden\xff", b"bad\xff.exe"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(b'{"id": "x", "text": "text"}\n')
+    (tmp_path / "good.txt").write_text("good")
+    documents, drops = gather(tmp_path)
+    assert [d.text for d in documents] == ["good"]
+    assert sorted("not UTF-8" in drop.reason for drop in drops) == [False, True, True, True]
 
 
 def test_folders_of_one_name_give_different_ids(tmp_path: Path) -> None:

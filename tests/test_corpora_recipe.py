@@ -79,6 +79,23 @@ def test_a_mistake_is_refused_and_named(tmp_path: Path, changed: tuple[str, str]
         recipe(tmp_path, TEXT.replace(*changed))
 
 
+def test_a_model_beside_the_recipe_is_found_and_one_that_is_trained_anew_runs_the_shards_anew(tmp_path: Path) -> None:
+    for name in ("model", "en"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / "weights.npy").write_bytes(b"first")
+    text = TEXT.replace('"length", "near"', '"language", "quality"').replace("[stage.length]\nmin_words = 5", "")
+    made = recipe(tmp_path, text + '[stage.quality]\nmodel = "model"\n[stage.language]\nkeep = ["en"]\n')
+    assert dict(made.stages) == {"language": {"keep": ["en"]}, "quality": {"model": str(tmp_path / "model")}}
+
+    def folders() -> list[str]:
+        return [job.folder for job in corpus.plan_shards(made, tmp_path / "work")]
+
+    before = folders()
+    assert folders() == before
+    (tmp_path / "model" / "weights.npy").write_bytes(b"second")
+    assert not set(folders()) & set(before)
+
+
 def test_what_is_no_toml_or_names_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a TOML file"):
         recipe(tmp_path, "name = ")

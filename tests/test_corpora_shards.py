@@ -53,6 +53,14 @@ def test_shards_hold_every_document_in_order_and_add_up(tmp_path: Path) -> None:
     assert [run(job) for job in jobs] == states  # done already
 
 
+def test_a_drop_is_one_line_whatever_its_name_holds(tmp_path: Path) -> None:
+    name = "two\u2028parts\x85of it"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": name, "text": "short"}) + "\n")
+    (job,) = planned(tmp_path / "a.jsonl", tmp_path / "work")
+    run(job)
+    assert [drop.id for drop in drops_of(job)] == [name]
+
+
 @pytest.mark.parametrize("per_part", [1, 2, 3])
 def test_a_shard_stopped_after_any_part_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_part: int
@@ -282,11 +290,12 @@ def test_lines_that_repeat_over_a_site_go_and_others_stay(tmp_path: Path) -> Non
                  url=f"https://lights.example/{n}") for n in range(12)
     ]  # fmt: skip
     documents.append(Document("menu", "Home | About\n\nCopyright of the lighthouse", url="https://lights.example/m"))
+    documents.append(Document("odd", "Home | About\n\nAn address that is none.", url="http://[oops/x"))
     documents += [Document(f"o{n}", f"Home | About\n\nElsewhere {n}.", url="https://o.example/") for n in range(3)]
     drops: list[Drop] = []
     (tmp_path / "w").mkdir()
     corpus = stages.Corpus(lambda: iter(documents), tmp_path / "w")
     kept = list(stages.factory("lines")(corpus)(documents, drops.append))
     assert [d.text for d in kept[:2]] == [f"Story {n} is told here at some length." for n in range(2)]
-    assert kept[-1].text == documents[-1].text and len(kept) == 15
+    assert kept[-1].text == documents[-1].text and len(kept) == 16
     assert [d.id for d in drops] == ["menu"]

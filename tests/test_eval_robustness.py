@@ -238,6 +238,8 @@ def test_orders_are_read_from_lines_goals_and_lists(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_text(text)
         assert read_orders(tmp_path / name) == ["Do this.", "Do that."]
+    (tmp_path / "b.jsonl").write_text('{"goal": "Do\u2028this."}\n', encoding="utf-8")
+    assert read_orders(tmp_path / "b.jsonl") == ["Do\u2028this."]
     for name, text in (("d.jsonl", '{"aim": 1}'), ("e.json", "[1]"), ("f.txt", ""), ("g.json", '{"a": [1]}')):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=name):

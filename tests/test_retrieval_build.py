@@ -55,6 +55,26 @@ def test_each_input_ends_up_indexed_duplicate_or_rejected(tmp_path: Path) -> Non
     assert store.fingerprint == report.fingerprint
 
 
+def test_rows_of_a_table_without_ids_are_in_the_store(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": [d.text for d in corpus(8)]}), tmp_path / "rows.parquet")
+    report = build([tmp_path / "rows.parquet"], tmp_path / "s", SPEC)
+    assert (report.inputs, report.indexed) == (8, 8)
+    store = Datastore.open(tmp_path / "s")
+    assert store.document("rows.parquet/2").text == corpus(8)[1].text
+    assert store.fetch(["rows.parquet/7#1"])[0].doc_id == "rows.parquet/7"
+
+
+def test_names_of_files_that_are_not_utf8_are_drops_of_the_report(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in (b"bad\xff.txt", b".hidden\xff", b"good.txt"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "in"), name))).write_text("some text")
+    report = build([tmp_path / "in"], tmp_path / "s", SPEC)
+    assert (report.inputs, report.indexed, report.rejected) == (3, 1, 2) and adds_up(report)
+
+
 def test_the_same_build_again_changes_nothing_and_more_input_adds_a_segment(tmp_path: Path) -> None:
     documents = corpus(20)
     first = build(documents[:12], tmp_path / "s", SPEC)

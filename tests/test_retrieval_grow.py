@@ -88,6 +88,21 @@ def test_delete_by_filter_and_what_it_refuses(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_field_that_an_addition_leaves_empty_keeps_its_type(tmp_path: Path) -> None:
+    prices = (5, 9, 40, 60, 100, 250)
+    build([Document(f"p{n}", f"Thing {n}.", metadata={"price": n, "sold": None}) for n in prices], tmp_path / "s", SPEC)
+    grow.add(tmp_path / "s", [Document("none", "A thing without a price.", metadata={"price": None, "sold": None})])
+    for step in (lambda: None, lambda: grow.compact(tmp_path / "s")):
+        step()
+        store = Datastore.open(tmp_path / "s")
+        assert store.fields == {"price": "int", "sold": "str"}
+        assert store.matching({"price": {">": 45}}) == ["p60", "p100", "p250"]
+        assert len(store.matching({"sold": None})) == 7
+    assert grow.delete(tmp_path / "s", where={"price": {">": 45}}).deleted == 3
+    grow.add(tmp_path / "s", [Document("later", "One that is sold.", metadata={"sold": 3.5})])
+    assert Datastore.open(tmp_path / "s").fields == {"price": "int", "sold": "float"}
+
+
 def test_a_deleted_document_can_come_again_and_a_changed_one_takes_its_place(tmp_path: Path) -> None:
     documents = corpus(12)
     build(documents, tmp_path / "s", SPEC)
@@ -112,13 +127,66 @@ def test_a_deleted_document_can_come_again_and_a_changed_one_takes_its_place(tmp
     assert refused.rejected == 1
 
 
-def test_two_documents_that_swap_their_texts_are_both_there(tmp_path: Path) -> None:
-    a, b = Document("a", "the first text"), Document("b", "the second text")
-    build([a, b], tmp_path / "s", SPEC)
-    new = [dataclasses.replace(a, text="the second text"), dataclasses.replace(b, text="a third text")]
-    report = grow.add(tmp_path / "s", new)
-    assert report.duplicates == 1 and report.updated == 2 and report.documents == 1
-    assert [row[0] for row in Datastore.open(tmp_path / "s").sql("select id from documents")[1]] == ["b"]
+def texts(store: Path) -> dict[str, str]:
+    return {str(id_): str(text) for id_, text in Datastore.open(store).sql("select id, text from documents")[1]}
+
+
+A, B, C, X = (f"the {name} text" for name in ("first", "second", "third", "newest"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "left", "updated", "duplicates"),
+    [
+        ([("p1", B), ("p2", A)], {"p1": B, "p2": A, "p3": C}, 2, 0),  # they swap
+        ([("p1", B), ("p2", C)], {"p1": B, "p3": C}, 1, 1),  # the last of a chain is there under its old id
+        ([("p1", B), ("p2", C), ("p3", A)], {"p1": B, "p2": C, "p3": A}, 3, 0),
+        ([("old", A), ("p1", X)], {"old": A, "p1": X, "p2": B, "p3": C}, 1, 0),
+        ([("p1", X), ("old", A)], {"old": A, "p1": X, "p2": B, "p3": C}, 1, 0),
+        ([("old", A), ("p1", A)], {"p1": A, "p2": B, "p3": C}, 0, 1),  # what it is a copy of stays
+        ([("old", A)], {"p1": A, "p2": B, "p3": C}, 0, 1),
+        ([("p1", B)], {"p2": B, "p3": C}, 0, 1),
+        ([("old", A), ("older", A), ("old", A), ("p1", X)], {"old": A, "p1": X, "p2": B, "p3": C}, 1, 2),
+        ([("old", A), ("old", X), ("p1", X)], {"old": A, "p1": X, "p2": B, "p3": C}, 1, 0),  # the first of an id
+        ([("new", X), ("p1", X)], {"new": X, "p2": B, "p3": C}, 0, 1),
+        ([("old", A), ("new", X), ("p1", X)], {"old": A, "new": X, "p2": B, "p3": C}, 0, 1),
+    ],
+)
+@pytest.mark.parametrize("segment_documents", [1, 8])
+def test_no_text_that_the_inputs_have_is_lost_whatever_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[tuple[str, str]], left: dict[str, str], updated: int,
+    duplicates: int, segment_documents: int,
+) -> None:  # fmt: skip
+    build([Document("p1", A), Document("p2", B), Document("p3", C)], tmp_path / "s", SPEC)
+    given = [Document(id_, text) for id_, text in inputs]
+    spec = dataclasses.replace(SPEC, segment_documents=segment_documents)
+    monkeypatch.setattr("sleuth.retrieval.build.HELD_BYTES", 10)
+    monkeypatch.setattr("sleuth.retrieval.build.BLOCK", segment_documents)
+    report = build(given, tmp_path / "s", spec, update=True)
+    assert texts(tmp_path / "s") == left
+    assert (report.updated, report.duplicates, report.documents) == (updated, duplicates, len(left))
+    again = build(given, tmp_path / "s", spec, update=True)
+    assert texts(tmp_path / "s") == left and (again.added, again.updated) == (0, 0)
+
+
+def test_an_update_that_gives_its_text_to_a_copy_is_whole_in_every_version(tmp_path: Path) -> None:
+    build([Document(f"p{n}", f"text {n}") for n in range(6)], tmp_path / "s", SPEC)
+    turned = [Document(f"p{n}", f"text {(n + 1) % 6}", url="https://example.org/") for n in range(6)]
+    seen: list[dict[str, str]] = []
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage == "commit":
+            seen.append(texts(tmp_path / "s"))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+    spec = dataclasses.replace(SPEC, segment_documents=2)
+    with pytest.raises(KeyboardInterrupt):
+        build(turned, tmp_path / "s", spec, stop, update=True)
+    build(turned, tmp_path / "s", spec, update=True)
+    assert all(set(found.values()) >= {f"text {n}" for n in range(1, 6)} for found in seen)
+    assert all(len(found) == 6 for found in seen)
+    assert texts(tmp_path / "s") == {document.id: document.text for document in turned}
+    assert Datastore.open(tmp_path / "s").document("p3") == turned[3]
 
 
 def test_compacting_changes_no_answer_and_takes_fewer_segments(tmp_path: Path) -> None:

@@ -55,15 +55,15 @@ def test_the_rule_asks_what_a_first_sentence_defines(store: Datastore) -> None:
 def test_passages_come_once_and_filters_hold(store: Datastore, tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     rows = [("Who made Jaws?", "Steven Spielberg", "jaws"), ("Who directed Jaws?", "steven spielberg", "jaws"),
-            ("Whose film is Jaws?", "Nobody's", "spielberg")]  # fmt: skip
-    text = "\n".join(json.dumps(dict(zip(("question", "answer", "passage_id"), row, strict=True))) for row in rows)
-    file.write_text(text + "\n\n")
+            ("Whose film\u2028is Jaws?", "Nobody's", "spielberg")]  # fmt: skip
+    named = (dict(zip(("question", "answer", "passage_id"), row, strict=True)) for row in rows)
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in named) + "\n\n", encoding="utf-8")
     pairs.derive(store, rows=file)
     found = Pairs.open(store)
     (hits,) = found.search(["Who directed Jaws?"], 5)
     assert [hit.passage.doc_id for hit in hits] == ["jaws", "spielberg"]
     spans = {pair.question: (pair.start, pair.end) for pair, _ in found.pairs("Jaws", 5)}
-    assert spans["Who made Jaws?"] == (0, 67) and spans["Whose film is Jaws?"][0] == 0
+    assert spans["Who made Jaws?"] == (0, 67) and spans["Whose film\u2028is Jaws?"][0] == 0
     assert [hit.passage.doc_id for hit in found.search(["Jaws"], 5, {"date": {">=": "1980"}})[0]] == ["spielberg"]
 
 

@@ -27,7 +27,7 @@ from sleuth.retrieval.sharded import MOST, Hits, Sharded
 from sleuth.retrieval.store import Datastore
 from sleuth.serving.app import make_app, open_server
 from sleuth.serving.batch import Limits
-from tests.retrieval_stores import corpus, use_hash_embedder
+from tests.retrieval_stores import HashEmbedder, corpus, use_hash_embedder
 
 SPEC = BuildSpec(segment_documents=8, max_words=100)
 QUERIES = ["castle siege number", "", "violin"]
@@ -226,6 +226,10 @@ class Hanging:
     def fingerprint(self) -> str:
         return self.store.fingerprint
 
+    @property
+    def dense_weight(self) -> float | None:
+        return self.store.dense_weight
+
     def __len__(self) -> int:
         return len(self.store)
 
@@ -238,6 +242,30 @@ class Hanging:
 
     def document(self, doc_id: str) -> Any:
         raise ConnectionError("gone")
+
+
+def test_hybrid_search_of_shards_fuses_as_their_stores_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other: Any = Datastore.open(folder / "right")  # its embedder has no weight
+    for module in ("build", "store"):
+        static = dataclasses.replace(HashEmbedder(), name="static")
+        monkeypatch.setattr(f"sleuth.retrieval.{module}.embedder", lambda spec, device, model=static: model)
+    build(corpus(20), tmp_path / "s", SPEC)
+    store = Datastore.open(tmp_path / "s")
+    expected = [scored(hits) for hits in store.search(QUERIES, 8)]
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(serving(make_app(open_server(tmp_path / "s"))))
+        gateway = stack.enter_context(serving(make_app(open_server([tmp_path / "s", url]))))
+        there, both = RemoteRetriever(url), RemoteRetriever(gateway)
+        alike: list[list[Any]] = [[store], [there], [both], [store, there], [Sharded({"here": store})]]
+        for shards in alike:
+            sharded = Sharded({str(n): shard for n, shard in enumerate(shards)})
+            assert sharded.dense_weight == store.dense_weight == 0.1
+            assert [scored(hits) for hits in sharded.search(QUERIES, 8)] == expected
+    mixed = Sharded({"here": store, "other": other})
+    assert mixed.dense_weight is None
+    assert 1 / 61 < mixed.search(QUERIES, 1)[0][0].score <= 2 / 61  # by reciprocal rank
 
 
 def test_a_late_or_dead_shard_is_named_and_the_rest_answer(folder: Path) -> None:

@@ -16,6 +16,7 @@ from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.fuse import learned_weight, weighted
 from sleuth.retrieval.records import Filter, Hit
 from sleuth.retrieval.rerank import CrossEncoder, Reranked
+from sleuth.retrieval.sharded import Hits
 from sleuth.retrieval.store import Datastore
 from tests.retrieval_stores import corpus, use_hash_embedder
 
@@ -50,6 +51,15 @@ def test_the_first_hits_are_ranked_anew_and_the_rest_keeps_its_place() -> None:
     assert [order(hits) for hits in found.search(["q", "r"], 10)] == ["3210456789"] * 2
     assert order(found.search(["q"], 2)[0]) == "32" and found.search([], 3) == []
     assert order(Reranked(Ten(), lambda query, passages: [1.0] * len(passages)).search(["q"], 10)[0]) == "0123456789"
+
+
+def test_what_the_retriever_below_did_not_look_into_is_told() -> None:
+    class Half(Ten):
+        def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
+            return Hits(super().search(queries, k, where), [("shard2", "down")])
+
+    found = Reranked(Half(), backwards).search(["q"], 3)
+    assert order(found[0]) == "987" and isinstance(found, Hits) and found.missing == (("shard2", "down"),)
 
 
 def test_budgets_of_tokens_and_seconds_end_the_scoring_not_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ TODAY = date(2024, 3, 15)  # a Friday
         ("on March 3rd, 2001", "2001-03-03", "2001-03-04"),
         ("who won on 5 Sept. 2011", "2011-09-05", "2011-09-06"),
         ("in December 1999", "1999-12", "2000-01"),
+        ("in Sep 1999", "1999-09", "1999-10"),
+        ("in Mar. 1999", "1999-03", "1999-04"),
         ("on 2001-12-31", "2001-12-31", "2002-01-01"),
         ("last year's budget", "2023", "2024"),
         ("what changed this month", "2024-03", "2024-04"),
@@ -46,7 +48,7 @@ def test_words_are_read_as_scopes(query: str, start: str, end: str) -> None:
 @pytest.mark.parametrize(
     "query",
     ["the 1998 film", "on 2001-02-30", "between 1995 and 1990", "in 1200 words", "a town of 1500 people", "in 5000 BC",
-     "room 1984", "in 1,200 cases", ""],
+     "room 1984", "in 1,200 cases", "What opened in Mart 2004?", "in Octt 2004", ""],
 )  # fmt: skip
 def test_words_that_are_no_time_scope_nothing(query: str) -> None:
     assert scope_of(query, TODAY) is None

@@ -98,7 +98,8 @@ def test_a_router_is_learned_from_the_command_line(
                                 '[sources.sales]\nkind = "tables"\npath = "sales.csv"\n')  # fmt: skip
     rows = [{"question": f"how many in {1900 + n}", "source": "sales"} for n in range(10)]
     rows += [{"question": f"tell of the mill w{n}", "source": "pages"} for n in range(10)]
-    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows[0]["question"] += "\u2028or so"
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     cli.app(args=["tune-router", "all.toml", "rows.jsonl", "--out", "router.json", "--json"], standalone_mode=False)
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert told["learned"]["mean"] == 1.0 >= told["probe"]["mean"] and told["queries"] == 20

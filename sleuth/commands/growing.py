@@ -62,7 +62,7 @@ def delete(
     wanted = list(ids or ())
     if ids_from is not None:
         try:
-            wanted += [line for line in ids_from.read_text(encoding="utf-8").splitlines() if line]
+            wanted += [line for line in ids_from.read_text(encoding="utf-8").split("\n") if line]
         except UnicodeDecodeError as error:
             raise InputError(f"{ids_from}: expected one id a line in UTF-8: {error}") from error
     if not wanted and not where:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,8 +134,9 @@ def show_report(report: BuildReport) -> None:
     table(heads, [account])
     print(f"{report.store}: {report.documents:,} documents, {report.passages:,} passages, {report.added:,} added now")
     if report.duplicates or report.rejected:
-        reasons = [json.loads(line) for line in Path(report.drops).read_text(encoding="utf-8").splitlines()]
-        for drop in reasons[:SHOWN_DROPS]:
+        with Path(report.drops).open(encoding="utf-8") as lines:
+            shown = [json.loads(line) for line in islice(lines, SHOWN_DROPS)]
+        for drop in shown:
             say(f"  {drop['stage']}: {drop['id']}: {drop['reason']}")
         say(f"every duplicate and rejected input with its reason: {report.drops}")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.seconds.items())

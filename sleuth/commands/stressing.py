@@ -97,9 +97,9 @@ def read_orders(file: Path) -> list[str]:
         if file.suffix == ".json":
             found = [order for orders in json.loads(text).values() for order in orders]
         elif file.suffix == ".jsonl":
-            found = [json.loads(line)["goal"] for line in text.splitlines() if line.strip()]
+            found = [json.loads(line)["goal"] for line in text.split("\n") if line.strip()]
         else:
-            found = [line.strip() for line in text.splitlines() if line.strip()]
+            found = [line.strip() for line in text.split("\n") if line.strip()]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{file}: expected orders as lines, JSONL with 'goal', or JSON lists: {error!r}") from None
     if not found or not all(isinstance(order, str) for order in found):

@@ -124,7 +124,7 @@ def _rows(path: Path | None) -> list[Mapping[str, Any]]:
         return []
     found: list[Mapping[str, Any]] = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):

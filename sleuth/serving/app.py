@@ -200,9 +200,11 @@ async def _document(server: Server, batcher: Batcher[Ask, Answer], request: Requ
 async def _health(server: Server, batcher: Batcher[Ask, Answer], request: Request) -> Response:
     """The process lives, and what it answers from."""
     live = server.live
-    fingerprint, passages = await asyncio.to_thread(lambda: (live.store.fingerprint, len(live.store)))
+    fingerprint, passages, weight = await asyncio.to_thread(
+        lambda: (live.store.fingerprint, len(live.store), live.store.dense_weight)
+    )
     return _json({"status": "ok", "fingerprint": fingerprint, "passages": passages, "mode": live.mode,
-                  "waiting": batcher.waiting, "reload_error": live.error})  # fmt: skip
+                  "dense_weight": weight, "waiting": batcher.waiting, "reload_error": live.error})  # fmt: skip
 
 
 async def _ready(server: Server, batcher: Batcher[Ask, Answer], request: Request) -> Response:
