@@ -58,7 +58,8 @@ CHUNK = 32
 NOTE = """# The floor
 
 Embedded model (SmolLM2-135M-Instruct, bf16 where the CPU has it), greedy decoding, hybrid search. Reporting rows only:
-none was used in training or in the choice of a setting. Mean [95 % bootstrap interval], n questions, scores times 100.
+none was used, by its id, in training or in the choice of a setting (agents/adapters/shipped/README.md says which are
+asked by a training row too). Mean [95 % bootstrap interval], n questions, scores times 100.
 Intervals are wide because the reporting rows are few; [0.0, 0.0] says that none of the n scored, not that none ever
 would. The policies share prompts, stores, decoding and seed.
 """

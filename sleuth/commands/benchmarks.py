@@ -85,7 +85,7 @@ def rank(
     mode: Annotated[str, typer.Option(help="hybrid, bm25 or dense.")] = "hybrid",
     limit: Annotated[int | None, typer.Option(min=1, help="Draw this many questions by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the questions.")] = 0,
-    reporting: Annotated[bool, typer.Option("--reporting", help="Only rows that no training has seen.")] = False,
+    reporting: Annotated[bool, typer.Option("--reporting", help="Only rows that no training takes.")] = False,
     run: Annotated[Path | None, typer.Option("--out", help="Write the episodes here, a JSONL file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DataOption = Annotated[Path | None, typer.Option(help="Folder with qa/NAME.jsonl; the shipped rows by default.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-ReportingFlag = Annotated[bool, typer.Option("--reporting", help="Only rows that no training has seen.")]
+ReportingFlag = Annotated[bool, typer.Option("--reporting", help="Only rows that no training takes.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Draw this many questions by the seed.")]
 
 

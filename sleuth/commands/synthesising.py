@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sleuth.corpora.records import Document
     from sleuth.eval.records import Task
 
-DEFAULT_KINDS = "bridge,comparison,temporal,tree,cloze"
+DEFAULT_KINDS = "bridge,comparison,temporal,tree,cloze,list"
 
 
 def make_benchmark(
@@ -52,7 +52,7 @@ def make_benchmark(
     resume: Annotated[bool, typer.Option("--resume", help="Keep the leak check's episodes that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON object on stdout.")] = False,
 ) -> None:
-    """Make test questions from a datastore: multi-hop, with evidence, each verified to have one answer in it.
+    """Make test questions from a datastore: multi-hop, with evidence, each verified to have one answer or list in it.
 
     No language model is needed. Writes questions.jsonl for `sleuth eval`, and report.md and report.json, which count
     what each check dropped. The same store, seed and options give the same questions.
