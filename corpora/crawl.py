@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from sleuth.corpora.capture import Capture, Known
+from sleuth.corpora.decode import decode
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.limits import MAX_HTML_BYTES, inflate
 from sleuth.corpora.outside import USER_AGENT, ForbiddenAddress, client
@@ -181,9 +182,9 @@ class _Crawl:
             return
         self.report.pages += 1
         self.report.resumed += 1
-        media, body = self.archive.body(outcome.offset)
+        media, charset, body = self.archive.body(outcome.offset)
         self.report.body_bytes += len(body)
-        self.follow(url, depth, media, body)
+        self.follow(url, depth, media, charset, body)
 
     def visit(self, url: str, depth: int) -> None:
         host = urlsplit(url).netloc
@@ -213,7 +214,8 @@ class _Crawl:
         self.archive.page(url, response, body)
         self.report.pages += 1
         self.report.body_bytes += len(body)
-        self.follow(url, depth, media, body, response.headers.get("Content-Encoding", ""))
+        encoding = response.headers.get("Content-Encoding", "")
+        self.follow(url, depth, media, response.charset_encoding or "", body, encoding)
 
     def without(self, url: str, reason: str, kind: str = "", targets: Iterable[str] = ()) -> None:
         """An address that gave no page: written, so that it is not asked again."""
@@ -223,11 +225,11 @@ class _Crawl:
     def count(self, reason: str) -> None:
         self.report.without[reason] = self.report.without.get(reason, 0) + 1
 
-    def follow(self, url: str, depth: int, media: str, body: bytes, encoding: str = "") -> None:
+    def follow(self, url: str, depth: int, media: str, charset: str, body: bytes, encoding: str = "") -> None:
         if media and KINDS.get(media) != ".html":
             return
         try:
-            targets = list(targets_of(inflate(body, encoding) if encoding else body, url))
+            targets = list(targets_of(inflate(body, encoding) if encoding else body, url, charset))
         except InputError:
             return  # `build` names the page with the reason
         for target in targets:
@@ -323,13 +325,17 @@ def _says(directives: str, word: str) -> bool:
     return word in found or "none" in (part.strip() for part in found.split(","))
 
 
-def targets_of(body: bytes, url: str) -> Iterator[str]:
-    """Addresses that a page links to and lets be followed, in order."""
+def targets_of(body: bytes, url: str, charset: str = "") -> Iterator[str]:
+    """Addresses that a page links to and lets be followed, in order; ``charset`` is what the server said.
+
+    Raises `InputError` for a page whose encoding cannot be told.
+    """
     from lxml import etree
 
-    parser = etree.HTMLParser(remove_comments=True, remove_pis=True, recover=True)
+    text, _ = decode(body, html=True, charset=charset)
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, recover=True)
     try:
-        root = etree.fromstring(body, parser) if body.strip() else None
+        root = etree.fromstring(text.encode(), parser) if text.strip() else None
     except etree.XMLSyntaxError:
         root = None
     if root is None:

@@ -190,6 +190,24 @@ def test_robots_txt_counts_with_a_mark_and_over_redirects(site: Site, tmp_path: 
     assert found(301, "/gone") == {"pages": 1}
 
 
+@pytest.mark.parametrize(("charset", "said"), [("utf-8", ""), ("iso-8859-1", "; charset=iso-8859-1")])
+def test_links_are_read_in_the_encoding_of_their_page(site: Site, tmp_path: Path, charset: str, said: str) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        body = '<p>é</p><a href="/straße">s</a>'.encode(charset) if handler.path == "/" else b"<p>text</p>"
+        handler.send_response(404 if handler.path == "/robots.txt" else 200)
+        for name, value in (("Content-Type", "text/html" + said), ("Content-Length", str(len(body)))):
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    site.answer = answer  # type: ignore[method-assign]
+    archive = tmp_path / "a.warc.gz"
+    assert crawl(spec(site, max_pages=1), archive).pages == 1  # the second run reads the links from the archive
+    for resumed in (1, 2):
+        report = crawl(spec(site), archive)
+        assert (report.pages, report.resumed) == (2, resumed) and site.asked["/stra%C3%9Fe"] == 1
+
+
 def test_depth_and_host_are_bounds(site: Site, tmp_path: Path) -> None:
     assert crawl(spec(site, max_depth=1), tmp_path / "a.warc.gz").pages == 3
     report = crawl(spec(site, allow=("other.example",)), tmp_path / "b.warc.gz")

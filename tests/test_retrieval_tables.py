@@ -56,6 +56,15 @@ def test_rows_of_every_kind_of_file_are_passages_that_fetch_gives_again(folder: 
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_page_of_tables_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    declared = "" if encoding == "utf-8" else "<meta charset=latin-1>"
+    page = f"{declared}<table><tr><th>Stadt</th><th>Land</th></tr><tr><td>São Paulo</td><td>„Brasil“</td></tr></table>"
+    (tmp_path / "t.html").write_bytes(page.encode(encoding))
+    found = open_tables([tmp_path])
+    assert found.search(["São Paulo"], 1)[0][0].passage.text == "Stadt: São Paulo; Land: „Brasil“"
+
+
 def test_schema_search_finds_the_table_by_columns_and_by_values(folder: Path) -> None:
     found = open_tables([folder])
     assert found.find("which country")[0][0].name == "cities"
