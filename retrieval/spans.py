@@ -84,7 +84,7 @@ class Spans:
         self._suffixes = np.load(folder / SUFFIXES, mmap_mode=None if empty else "r", allow_pickle=False)
         with (folder / TEXT).open("rb") as file:
             self._text = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._stops = stop_words(store.manifest.language)
+        self._stops = frozenset(map(fold, stop_words(store.manifest.language)))
 
     @classmethod
     def open(cls, store: Datastore) -> Spans:
