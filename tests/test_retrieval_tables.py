@@ -117,6 +117,14 @@ def test_sql_that_is_none_or_does_more_than_read_brings_nothing_and_is_told(
             found.sql(written)
 
 
+def test_rows_of_nothing_but_null_are_left_out(folder: Path) -> None:
+    written = "select max(people) as most from cities where name = 'Nowhere'"
+    found = open_tables([folder / "cities.csv"], write_sql=lambda query, known: written)
+    assert ids(found, "most people in Paris", 1) == ["cities#0"]
+    written = "select nullif(country, 'France') as country from cities order by people"
+    assert [id_ for id_ in ids(found, "countries", 3) if id_.startswith("sql:")] == [f"sql:{written}#2"]
+
+
 def test_a_select_that_does_not_end_is_stopped(folder: Path) -> None:
     found = open_tables([folder / "cities.csv"])
     with pytest.raises(InputError, match="stopped after"):
