@@ -38,7 +38,6 @@ from sleuth.retrieval.plan import Kind, plan
 from sleuth.retrieval.recall import K, candidates, compared, gather, nearest_lists, similarities, tenth
 from sleuth.retrieval.segment import open_vectors
 from sleuth.retrieval.store import Datastore
-from sleuth.retrieval.tokens import Analyzer
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "index.json"
@@ -231,7 +230,7 @@ def usearch_graph(bench: Bench, _: Any = None) -> list[Row]:
 def lexical(bench: Bench, peers: Sequence[str] = ("bm25s", "tantivy")) -> list[Row]:
     """BM25 of ours, of bm25s and of tantivy: the same terms, top 10, each query by itself."""
     store = Datastore.open(bench.store, verify=False)
-    analyzer = Analyzer(store.manifest.language)
+    analyzer = store._bm25.analyzer
     rows = [{"method": "sleuth bm25", **timed(lambda q: store._lexical([q], K, None), bench.questions)}]
     rows.append({"method": "sleuth bm25, 100 best", **timed(lambda q: store._lexical([q], 100, None), bench.questions)})
     say(rows[-2])

@@ -134,7 +134,7 @@ def bm25s_figures(store: Datastore, queries: Sequence[str], ours_ms: float) -> d
 
     from sleuth.retrieval.tokens import Analyzer
 
-    analyzer = Analyzer(store.manifest.language)
+    analyzer = Analyzer(store.manifest.language, store.manifest.analyzer)
     texts = [row[0] for row in store.sql("select concat_ws(chr(10), title, text) from passages", limit=len(store))[1]]
     index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
     index.index([analyzer.terms(text) for text in texts], show_progress=False)

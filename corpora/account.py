@@ -78,8 +78,7 @@ class Account:
 
     def lengths(self, source: str, words: np.ndarray) -> None:
         """Note the lengths (N,) of a source's documents."""
-        bins = np.log2(np.maximum(words, 1)).astype(int)
-        self.open(source).histogram = np.bincount(bins).tolist() if len(bins) else []
+        self.open(source).histogram = np.bincount(_bins(words)).tolist() if len(words) else []
 
     def drop(self, source: str, drop: Drop) -> None:
         account = self.open(source)
@@ -100,8 +99,9 @@ class Account:
             reason.samples.append((drop.id, drop.reason))
 
     def lose(self, source: str, drop: Drop, words: int, size: int) -> None:
-        """A document that was counted is dropped after all."""
+        """A document that was counted, its length too, is dropped after all."""
         self.add(source, documents=-1, words=-words, bytes_out=-size)
+        self.open(source).histogram[int(_bins(np.array([words]))[0])] -= 1
         self.drop(source, drop)
 
     def unbalanced(self) -> list[str]:
@@ -119,3 +119,7 @@ class Account:
                        for r in fields["reasons"]]  # fmt: skip
             found.sources[name] = SourceAccount(**{**fields, "reasons": reasons})
         return found
+
+
+def _bins(words: np.ndarray) -> np.ndarray:
+    return np.log2(np.maximum(words, 1)).astype(int)

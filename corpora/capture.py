@@ -82,8 +82,8 @@ class Capture:
         if end < size:
             os.truncate(self.path, end)
 
-    def body(self, offset: int) -> tuple[str, bytes]:
-        """``(media type, decoded body)`` of the page at ``offset``."""
+    def body(self, offset: int) -> tuple[str, str, bytes]:
+        """``(media type, charset, decoded body)`` of the page at ``offset``."""
         from fastwarc.warc import ArchiveIterator
 
         with self.path.open("rb") as file:
@@ -91,11 +91,11 @@ class Capture:
             record = next(iter(ArchiveIterator(file, parse_http=True)))
             body = record.reader.read()
             encoding = record.http_headers.get("Content-Encoding") or ""
-            media = (record.http_content_type or "").lower()
+            media, charset = (record.http_content_type or "").lower(), record.http_charset or ""
         try:
-            return media, inflate(body, encoding)
+            return media, charset, inflate(body, encoding)
         except InputError:
-            return media, b""
+            return media, charset, b""
 
     def page(self, url: str, response: httpx.Response, body: bytes) -> None:
         skipped = {b"transfer-encoding", b"content-length", b"connection", b"keep-alive", b"set-cookie"}

@@ -98,14 +98,16 @@ def _packed(text: str, most: int, counted: Sequence[int]) -> Iterator[tuple[int,
 def _with_headings(pieces: Iterator[_Piece], most: int) -> Iterator[list[_Piece]]:
     """Pieces alone, or behind the headings that stand directly before them, as far as all fit."""
     group: list[_Piece] = []
+    cost = 0
     for piece in pieces:
-        if group and sum(p.cost for p in group) + piece.cost > most:
+        if group and cost + piece.cost > most:
             yield group
-            group = []
+            group, cost = [], 0
         group.append(piece)
+        cost += piece.cost
         if piece.kind != "heading":
             yield group
-            group = []
+            group, cost = [], 0
     if group:
         yield group
 

@@ -287,7 +287,11 @@ class _Assembly:
         of, keys, words = rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64)
         sources = self.recipe.sources
         totals = {source.name: int(words[of == n].sum()) for n, source in enumerate(sources)}
-        wanted = mix.targets(totals, sources)
+        left = {}
+        for n, source in enumerate(sources):
+            first = mix.chosen(keys[of == n], words[of == n], np.inf, source.max_documents)
+            left[source.name] = int(words[of == n][first].sum())
+        wanted = mix.targets(left, sources)
         taken = np.zeros(len(rows), bool)
         for n, source in enumerate(sources):
             own = np.flatnonzero(of == n)

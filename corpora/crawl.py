@@ -1,9 +1,11 @@
 """A crawl fetches the pages of a few allowed hosts into one WARC file, politely and within bounds.
 
 Contract: robots.txt is obeyed (RFC 9309, by protego), each host is asked at most once in its delay, only allowed hosts
-at public addresses are reached, and pages, bytes and depth are bounded. The archive is the only state: every page that
-was fetched, and every address that gave none, is a record of it, one gzip member each, so a crawl that died goes on
-from what it wrote. `sleuth build` reads the archive.
+at public addresses are reached (of others at most the robots.txt that an allowed one redirects to), and pages, bytes
+and depth are bounded. The archive is the only state: every page that was fetched, and every address that will give
+none, is a record of it, one gzip member each, so a crawl that died goes on from what it wrote; an address that could
+not be reached, was busy, or whose robots.txt could not be read is none, and a later run asks it. `sleuth build` reads
+the archive.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from sleuth.corpora.capture import Capture, Known
+from sleuth.corpora.decode import decode
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.limits import MAX_HTML_BYTES, inflate
 from sleuth.corpora.outside import USER_AGENT, ForbiddenAddress, client
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 MAX_URL_CHARS = 1000
 MAX_WAIT_S = 60.0
 ATTEMPTS = 3
+MAX_ROBOTS_HOPS = 5
 _OTHER_FILES = re.compile(
     r"\.(?:css|js|mjs|json|xml|rss|atom|png|jpe?g|gif|webp|svg|ico|bmp|tiff?|mp[34]|m4[av]|webm|ogg|wav|avi|mov|zip|gz|"
     r"bz2|xz|zst|7z|rar|tar|tgz|jar|war|exe|dmg|iso|deb|rpm|apk|woff2?|ttf|eot|otf|csv|xlsx?|pptx?)$",
@@ -120,6 +124,7 @@ class _Crawl:
         self.queues: dict[str, deque[tuple[str, int]]] = {}
         self.ready_at: dict[str, float] = {}
         self.robots: dict[str, Any] = {}
+        """By host: its rules, True where it has none, or the `InputError` that kept them from being read."""
         self.seen: set[str] = set()
         self.asked: dict[str, str | None] = {}
         self.http = client(spec.timeout_s, spec.user_agent, spec.allow_loopback)
@@ -177,9 +182,9 @@ class _Crawl:
             return
         self.report.pages += 1
         self.report.resumed += 1
-        media, body = self.archive.body(outcome.offset)
+        media, charset, body = self.archive.body(outcome.offset)
         self.report.body_bytes += len(body)
-        self.follow(url, depth, media, body)
+        self.follow(url, depth, media, charset, body)
 
     def visit(self, url: str, depth: int) -> None:
         host = urlsplit(url).netloc
@@ -196,18 +201,21 @@ class _Crawl:
             self.add(target, depth)
             return self.without(url, "redirect", targets=[target] if target else [])
         media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if _is_passing(response.status_code):
+            return self.count(f"HTTP status {response.status_code}")
         if response.status_code != 200:
             return self.without(url, f"HTTP status {response.status_code}")
         if media and media not in KINDS:
             return self.without(url, f"content type {media}", "content type that is no document")
         if len(body) > self.spec.max_page_bytes:
             return self.without(url, f"more than {self.spec.max_page_bytes:,} bytes", "too large")
-        if "noindex" in response.headers.get("X-Robots-Tag", "").lower():
+        if _says(response.headers.get("X-Robots-Tag", ""), "noindex"):
             return self.without(url, "noindex")
         self.archive.page(url, response, body)
         self.report.pages += 1
         self.report.body_bytes += len(body)
-        self.follow(url, depth, media, body, response.headers.get("Content-Encoding", ""))
+        encoding = response.headers.get("Content-Encoding", "")
+        self.follow(url, depth, media, response.charset_encoding or "", body, encoding)
 
     def without(self, url: str, reason: str, kind: str = "", targets: Iterable[str] = ()) -> None:
         """An address that gave no page: written, so that it is not asked again."""
@@ -217,11 +225,11 @@ class _Crawl:
     def count(self, reason: str) -> None:
         self.report.without[reason] = self.report.without.get(reason, 0) + 1
 
-    def follow(self, url: str, depth: int, media: str, body: bytes, encoding: str = "") -> None:
+    def follow(self, url: str, depth: int, media: str, charset: str, body: bytes, encoding: str = "") -> None:
         if media and KINDS.get(media) != ".html":
             return
         try:
-            targets = list(targets_of(inflate(body, encoding) if encoding else body, url))
+            targets = list(targets_of(inflate(body, encoding) if encoding else body, url, charset))
         except InputError:
             return  # `build` names the page with the reason
         for target in targets:
@@ -230,35 +238,43 @@ class _Crawl:
     def may_ask(self, url: str) -> bool:
         parts = urlsplit(url)
         if parts.netloc not in self.robots:
-            self.robots[parts.netloc] = self.read_robots(f"{parts.scheme}://{parts.netloc}/robots.txt", parts.netloc)
+            try:
+                self.robots[parts.netloc] = self.read_robots(f"{parts.scheme}://{parts.netloc}/robots.txt")
+            except InputError as error:
+                self.robots[parts.netloc] = error
         rules = self.robots[parts.netloc]
-        return bool(rules if isinstance(rules, bool) else rules.can_fetch(url, self.spec.user_agent))
+        if isinstance(rules, InputError):
+            raise rules
+        return rules is True or bool(rules.can_fetch(url, self.spec.user_agent))
 
-    def read_robots(self, url: str, host: str) -> Any:
-        """Rules; True where there are none (4xx), False where they cannot be known (RFC 9309, section 2.3.1)."""
+    def read_robots(self, url: str) -> Any:
+        """Rules, or True where there are none (4xx); raises `InputError` where they cannot be known (RFC 9309, section
+        2.3.1), and `ForbiddenAddress` where that is because of the host's own address."""
         from protego import Protego
 
-        for _ in range(5):
+        for hop in range(1 + MAX_ROBOTS_HOPS):
             try:
-                response, body = self.fetch(url, host)
-            except ForbiddenAddress:
-                raise
-            except InputError:
-                return False
+                response, body = self.fetch(url, urlsplit(url).netloc)
+            except InputError as error:
+                if not hop and isinstance(error, ForbiddenAddress):
+                    raise
+                raise InputError(f"robots.txt {error}") from error
             if not response.is_redirect:
                 break
-            url = canonical(response.headers.get("Location", ""), url)
-            if not url or not self.allowed(url):
-                return True
+            if not (url := canonical(response.headers.get("Location", ""), url)):
+                raise InputError("robots.txt redirected to no address")
+        if response.is_redirect or _is_passing(response.status_code):
+            raise InputError(f"robots.txt HTTP status {response.status_code}")
         if response.status_code != 200:
-            return response.status_code < 500
+            return True
         text = inflate(body, response.headers.get("Content-Encoding", ""))[:500_000]
-        return Protego.parse(text.decode("utf-8", "replace"))
+        return Protego.parse(text.decode("utf-8-sig", "replace"))
 
     def pause(self, host: str) -> None:
         now = time.monotonic()
         rules = self.robots.get(host)
-        stated = None if rules is None or isinstance(rules, bool) else rules.crawl_delay(self.spec.user_agent)
+        unknown = rules is None or rules is True or isinstance(rules, InputError)
+        stated = None if unknown else self.robots[host].crawl_delay(self.spec.user_agent)
         if (wait := self.ready_at.get(host, now) - now) > 0:
             time.sleep(wait)
         self.ready_at[host] = time.monotonic() + min(max(self.spec.delay_s, float(stated or 0)), MAX_WAIT_S)
@@ -298,13 +314,28 @@ def _bounded(chunks: Iterable[bytes], most: int, seconds: float) -> Iterator[byt
             return
 
 
-def targets_of(body: bytes, url: str) -> Iterator[str]:
-    """Addresses that a page links to and lets be followed, in order."""
+def _is_passing(status: int) -> bool:
+    """Whether an answer tells of the server's state and not of the address: a later run asks again."""
+    return status == 429 or status >= 500
+
+
+def _says(directives: str, word: str) -> bool:
+    """Whether directives to robots hold ``noindex`` or ``nofollow``; ``none`` is both."""
+    found = directives.lower()
+    return word in found or "none" in (part.strip() for part in found.split(","))
+
+
+def targets_of(body: bytes, url: str, charset: str = "") -> Iterator[str]:
+    """Addresses that a page links to and lets be followed, in order; ``charset`` is what the server said.
+
+    Raises `InputError` for a page whose encoding cannot be told.
+    """
     from lxml import etree
 
-    parser = etree.HTMLParser(remove_comments=True, remove_pis=True, recover=True)
+    text, _ = decode(body, html=True, charset=charset)
+    parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, recover=True)
     try:
-        root = etree.fromstring(body, parser) if body.strip() else None
+        root = etree.fromstring(text.encode(), parser) if text.strip() else None
     except etree.XMLSyntaxError:
         root = None
     if root is None:
@@ -312,9 +343,9 @@ def targets_of(body: bytes, url: str) -> Iterator[str]:
     base = url
     for element in root.iter("base", "meta", "a", "area", "frame", "iframe"):
         if element.tag == "base":
-            base = urljoin(url, element.get("href") or "") or url
+            base = canonical(element.get("href") or "", url) or url
         elif element.tag == "meta":
-            if (element.get("name") or "").lower() == "robots" and "nofollow" in (element.get("content") or "").lower():
+            if (element.get("name") or "").lower() == "robots" and _says(element.get("content") or "", "nofollow"):
                 return
         elif "nofollow" not in (element.get("rel") or ""):
             address = element.get("href") or element.get("src") or ""

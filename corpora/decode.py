@@ -24,13 +24,15 @@ _DECLARED = re.compile(
     rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{1,40})|<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{1,40})""",
     re.IGNORECASE,
 )
-_WEB_NAMES = {
-    **dict.fromkeys(("iso-8859-1", "latin1", "us-ascii", "ascii"), "cp1252"),
-    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
-    "iso-8859-9": "cp1254",
-    "ks_c_5601-1987": "cp949",
-    "shift_jis": "cp932",
+_WEB_CODECS = {
+    **dict.fromkeys(("iso8859-1", "ascii", "iso88591"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk", "gb_2312-80"), "gb18030"),
+    **dict.fromkeys(("iso8859-11", "tis-620", "windows-874"), "cp874"),
+    **dict.fromkeys(("euc_kr", "ks_c_5601-1989", "windows-949"), "cp949"),
+    **dict.fromkeys(("shift_jis", "windows-31j"), "cp932"),
+    "iso8859-9": "cp1254",
 }
+"""By Python's name of a codec, so that each of its labels counts, and labels that Python does not know."""
 _GUESS_BYTES = 200_000
 _DAMAGED = 500
 """One damaged byte in so many is repaired; more of them say that the encoding is another."""
@@ -53,13 +55,13 @@ def _decode(data: bytes, html: bool, charset: str) -> tuple[str, str]:
         if not html or data.count(b"\0") > len(data) // _DAMAGED:
             raise InputError(f"expected text, found a NUL byte at {data.index(0)}: a binary file")
         data = data.replace(b"\0", b"")  # browsers pass over it
-    names = [_web_name(name) for name in (charset, _declared(data) if html else "") if name]
+    names = [_web_name(name, html) for name in (charset, _declared(data) if html else "") if name]
     escapes = b"\x1b" in data and any(name.startswith(("iso-2022", "iso2022")) for name in names)
     order = [*names, "utf-8"] if escapes else ["utf-8", *names]
     for encoding in dict.fromkeys(order):
         try:
             return data.decode(encoding), encoding
-        except (UnicodeDecodeError, LookupError):
+        except (ValueError, LookupError):  # does not decode; is no name of an encoding
             continue
     repaired = data.decode("utf-8", "replace")
     if (lost := repaired.count("\ufffd")) <= sum(c > "\x7f" for c in repaired[:_GUESS_BYTES]) // 4 and (
@@ -81,9 +83,19 @@ def _strict(data: bytes, encoding: str) -> str:
         raise InputError(f"byte order mark says {encoding}, but byte {error.start} does not decode") from error
 
 
-def _web_name(name: str) -> str:
-    """What browsers take a declared charset for (WHATWG Encoding Standard, section 4.2)."""
-    return _WEB_NAMES.get(name.lower(), name.lower())
+def _web_name(name: str, html: bool) -> str:
+    """What browsers take a declared charset for (WHATWG Encoding Standard, section 4.2).
+
+    A page whose declaration of UTF-16 can be read is UTF-8: each ``<`` of UTF-16 has a NUL byte, and none is here.
+    """
+    label = name.lower().removeprefix("x-")
+    try:
+        codec = codecs.lookup(label).name
+    except (LookupError, ValueError):
+        codec = label
+    if html and codec.startswith(("utf-16", "utf-32")):
+        return "utf-8"
+    return _WEB_CODECS.get(codec, label)
 
 
 def _guess(data: bytes) -> tuple[str, str]:

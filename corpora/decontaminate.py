@@ -1,4 +1,4 @@
-"""A document is contaminated where it holds n words in a row of a benchmark's question or gold passage.
+"""A document is contaminated where its title and text hold n words in a row of a benchmark's question or gold passage.
 
 n is 13, as for GPT-3 (Brown et al. 2020, "Language models are few-shot learners", appendix C, where 8 is the least for
 short texts). There, a match is cut out of the text; here the document is dropped, and the drop names the item and the
@@ -84,7 +84,8 @@ def decontaminate(
 
     def run(documents: Iterable[Document], drop: Callable[[Drop], None]) -> Iterator[Document]:
         for batch in batches(documents, BATCH):
-            for document, found in zip(batch, benchmark.overlap([d.text for d in batch]), strict=True):
+            texts = [f"{d.title}\n{d.text}" for d in batch]  # as they are indexed
+            for document, found in zip(batch, benchmark.overlap(texts), strict=True):
                 if found is None or found[1] <= share:
                     yield document
                 else:

@@ -14,8 +14,9 @@ from sleuth.corpora.recipe import Source
 
 
 def targets(words: Mapping[str, int], sources: Sequence[Source]) -> dict[str, float]:
-    """Words to take of each source: all there are, at most its cap, and at most its share.
+    """Words to take of each source: all of ``words``, at most its cap, and at most its share.
 
+    ``words`` are those of the documents that its ``max_documents`` leaves, which would else set no scale.
     Among weighted sources that hold anything, the one that is scarcest for its weight sets the scale.
     """
     available = {s.name: min(words.get(s.name, 0), s.max_words or words.get(s.name, 0)) for s in sources}

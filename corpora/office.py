@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from sleuth.corpora.blocks import written
+from sleuth.corpora.decode import decode
 from sleuth.corpora.errors import InputError
 from sleuth.corpora.limits import MAX_RATIO, MAX_RECORD_BYTES
 from sleuth.corpora.records import Document, Scalar
@@ -60,19 +61,27 @@ def epub(doc_id: str, data: bytes, source: str) -> Document:
     except KeyError as error:
         raise InputError(f"no EPUB: {error}") from error
     chapters = list(_spine(opf, posixpath.dirname(package)))
-    missing = [name for name in chapters if name not in files.namelist()]
-    texts = [written(_html(files.read(name))) for name in chapters if name not in missing]
+    texts = [_chapter(files, name) for name in chapters]
+    missing = texts.count(None)
     text = "\n\n".join(part for part in texts if part)
     if not text:
-        raise InputError(f"the EPUB has no text in its {len(chapters)} chapters, of which {len(missing)} are missing")
+        raise InputError(f"the EPUB has no text in its {len(chapters)} chapters, of which {missing} are missing")
     fields = {name: _first(opf, f"dc:{tag}") for name, tag in
               (("title", "title"), ("author", "creator"), ("lang", "language"), ("date", "date"))}  # fmt: skip
-    extra: dict[str, Scalar] = {"chapters": len(chapters) - len(missing)}
+    extra: dict[str, Scalar] = {"chapters": len(chapters) - missing}
     if rights := _first(opf, "dc:rights"):
         extra["licence"] = rights[:300]
     if missing:
-        extra["missing_chapters"] = len(missing)
+        extra["missing_chapters"] = missing
     return _document(doc_id, text, source, fields, extra)
+
+
+def _chapter(files: zipfile.ZipFile, name: str) -> str | None:
+    """The text of a chapter in the encoding that it declares; None for one that is not there, or is no text."""
+    try:
+        return written(_html(decode(files.read(name), html=True)[0].encode()))
+    except (KeyError, InputError):
+        return None
 
 
 def _document(doc_id: str, text: str, source: str, fields: dict[str, str], extra: dict[str, Scalar]) -> Document:
@@ -117,6 +126,7 @@ def _xml(data: bytes) -> Any:
 
 
 def _html(data: bytes) -> Any:
+    """The tree of UTF-8."""
     from lxml import etree
 
     root = etree.fromstring(data, etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True))

@@ -7,6 +7,8 @@ shown within its part of the document, or widened to it.
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +18,13 @@ from sleuth.corpora.text import sentences
 
 Kind = Literal["sentence", "heading", "table", "code"]
 _BLOCK = re.compile(
-    r"""(?P<code>^```[^\n]*\n(?:.*?\n)??```[^\S\n]*$)
+    r"""(?P<code>^```[^\n]*\n)
       | (?P<table>(?:^[^\S\n]*\|[^\n]*\|[^\S\n]*(?:\n|\Z)){2,})
       | (?P<heading>^\#{1,6}[^\S\n]+[^\n]+$)""",
-    re.VERBOSE | re.MULTILINE | re.DOTALL,
+    re.VERBOSE | re.MULTILINE,
 )
+"""A table, a heading, or the line that opens code."""
+_CODE_END = re.compile(r"^```[^\S\n]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,22 @@ class Section:
 
 
 def units(text: str) -> Iterator[Unit]:
-    """Sentences, headings, tables and code of a text."""
-    at = 0
-    for match in _BLOCK.finditer(text):
-        yield from _sentences(text, at, match.start())
-        block = match[0]
-        start = match.start() + len(block) - len(block.lstrip())
-        yield Unit(match.lastgroup, start, match.start() + len(block.rstrip()))  # type: ignore[arg-type]  # of the pattern
-        at = match.end()
+    """Sentences, headings, tables and code of a text; code that nothing closes is sentences."""
+    code_ends = [match.span() for match in _CODE_END.finditer(text)]  # once: looked for anew they would cost a square
+    at = look = 0
+    while match := _BLOCK.search(text, look):
+        first, last = match.span()
+        look = last
+        if match["code"]:
+            n = bisect.bisect_left(code_ends, (last, last))
+            if n == len(code_ends):
+                continue
+            look = last = code_ends[n][1]
+        yield from _sentences(text, at, first)
+        block = text[first:last]
+        start = first + len(block) - len(block.lstrip())
+        yield Unit(match.lastgroup, start, first + len(block.rstrip()))  # type: ignore[arg-type]  # of the pattern
+        at = last
     yield from _sentences(text, at, len(text))
 
 
@@ -66,16 +78,27 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Unit]:
 
 def sections(text: str) -> list[Section]:
     """The sections of a text in the order of their headings; a ``#`` within code is no heading."""
-    headings = [unit for unit in units(text) if unit.kind == "heading"]
-    levels = [len(text[h.start : h.end]) - len(text[h.start : h.end].lstrip("#")) for h in headings]
     found: list[Section] = []
-    for n, (heading, level) in enumerate(zip(headings, levels, strict=True)):
-        after = (headings[m].start for m in range(n + 1, len(headings)) if levels[m] <= level)
-        end = len(text[: next(after, len(text))].rstrip())
-        parent = next((m for m in range(n - 1, -1, -1) if levels[m] < level), None)
-        title = text[heading.start : heading.end].strip("# \t")
-        found.append(Section(title, level, heading.start, end, parent))
+    open_: list[int] = []
+    for unit in units(text):
+        if unit.kind != "heading":
+            continue
+        line = text[unit.start : unit.end]
+        level = len(line) - len(line.lstrip("#"))
+        _close(found, open_, level, text, unit.start)
+        found.append(Section(line.strip("# \t"), level, unit.start, len(text), open_[-1] if open_ else None))
+        open_.append(len(found) - 1)
+    _close(found, open_, 1, text, len(text))
     return found
+
+
+def _close(found: list[Section], open_: list[int], level: int, text: str, end: int) -> None:
+    """The open sections of this level or below end before ``end``, trimmed."""
+    while end and text[end - 1].isspace():
+        end -= 1
+    while open_ and found[open_[-1]].level >= level:
+        at = open_.pop()
+        found[at] = dataclasses.replace(found[at], end=end)
 
 
 def path_at(found: list[Section], offset: int) -> tuple[Section, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sleuth.retrieval.tokens import TERM_BYTES, Analyzer, stop_words
+from sleuth.retrieval.tokens import TERM_BYTES, Analyzer
 
 K1, B = 1.2, 0.75
 FEW, DEARER = 20_000, 4
@@ -122,7 +122,7 @@ class BM25:
         mean = num_terms / max(1, self.num_alive) or 1.0
         norms = [np.zeros(0, "f4"), *((K1 * (1 - B + B * s.lengths / mean)).astype("f4") for s in segments)]
         self.norms = np.concatenate(norms)
-        self.stops = set(analyzer.stems(sorted(stop_words(analyzer.language))))
+        self.stops = analyzer.stops()
         self._own = threading.local()
 
     def search(

@@ -166,12 +166,12 @@ class _Build:
         started = time.monotonic()
         documents = self._documents(inputs)
         model = embedder(self.spec.embedder, self.device)
-        Analyzer(self.spec.language)  # an unknown language is refused before anything is written
+        analyzer = Analyzer(self.spec.language)  # an unknown language is refused before anything is written
         for name, (least, most) in WHOLE.items():
             value = getattr(self.spec, name)
             if type(value) is not int or not least <= value <= most:  # a recipe may hold anything
                 raise InputError(f"build spec: expected a {name} of {least} to {most:,}, found {value!r}")
-        fresh = self._manifest(model)
+        fresh = self._manifest(model, analyzer)
         try:
             if not (self.out / "CURRENT").is_file():
                 layout.create(self.out, fresh)
@@ -207,19 +207,20 @@ class _Build:
             return read([Path(item) for item in inputs if isinstance(item, str | Path)], self._drop)
         return map(_as_document, inputs)
 
-    def _manifest(self, model: Embedder) -> Manifest:
+    def _manifest(self, model: Embedder, analyzer: Analyzer) -> Manifest:
         """Version 0 of a store of this spec."""
         spec = self.spec
         found = Manifest(
-            0, model.name, model.revision, model.dims, spec.max_words, spec.language, title_weight=spec.title_weight
-        )
+            0, model.name, model.revision, model.dims, spec.max_words, spec.language, title_weight=spec.title_weight,
+            analyzer=analyzer.version,
+        )  # fmt: skip
         return replace(found, pipeline=hashlib.sha256(found.encode()).hexdigest()[:16])
 
     def _resumed(self, fresh: Manifest) -> Manifest:
         """The committed manifest of a store of the same spec, the keys of its documents opened."""
         current, _ = layout.read_manifest(self.out)
         if current.pipeline != fresh.pipeline:
-            names = ("embedder", "revision", "dims", "max_words", "language", "title_weight")
+            names = ("embedder", "revision", "dims", "max_words", "language", "title_weight", "analyzer")
             theirs, ours = ({name: getattr(m, name) for name in names} for m in (current, fresh))
             raise StoreError(f"{self.out}: built with {theirs}, but this build has {ours}; use another folder")
         self.known.open(current)

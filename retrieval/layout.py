@@ -80,10 +80,13 @@ class Manifest:
     pipeline: str = field(default="")
     """Hash over all that decides what a document becomes; equal pipelines can share a store."""
     title_weight: int = 1
-    """Written only where it is not 1, so that stores from before it are what they were."""
+    """Written only where it is not 1, so that stores from before it are what they were; the next one too."""
+    analyzer: int = 1
+    """Version of the language's analyzer (`retrieval.tokens`) that cut the terms; a search cuts a query's with it."""
 
     def encode(self) -> bytes:
-        values = {name: value for name, value in asdict(self).items() if (name, value) != ("title_weight", 1)}
+        values = {name: value for name, value in asdict(self).items()
+                  if name not in ("title_weight", "analyzer") or value != 1}  # fmt: skip
         values["segments"] = [
             {name: value for name, value in entry.items() if value or name not in ("deletes_file", "deletes_at")}
             for entry in values["segments"]

@@ -151,7 +151,7 @@ class Qdrant:
             conditions = wanted if isinstance(wanted, Mapping) else {"=": wanted}
             for operator, value in conditions.items():
                 target = must_not if operator == "!=" else must
-                target.append(_condition(field, "=" if operator == "!=" else operator, value))
+                target.append(_condition(field, "=" if operator in ("!=", "==") else operator, value))
         return models.Filter(must=must, must_not=must_not)
 
 
@@ -161,7 +161,7 @@ def _condition(field: str, operator: str, value: Scalar | Sequence[Scalar]) -> A
 
     key = f"document.{field}"
     if operator == "=" and value is None:
-        return models.IsNullCondition(is_null=models.PayloadField(key=key))
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=key))  # no value, or no such field
     if operator == "=" and isinstance(value, str | bool | int):
         return models.FieldCondition(key=key, match=models.MatchValue(value=value))
     if operator == "=" and isinstance(value, float):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from sleuth.retrieval.tokens import WORD, Analyzer, stop_words
+from sleuth.retrieval.tokens import WORD, Analyzer
 
 
 def snippet(query: str, text: str, width: int = 240, language: str = "english") -> list[tuple[str, bool]]:
     """``(piece, matched)`` in order, about ``width`` characters; matching is by stem. Cut ends carry an ellipsis."""
     analyzer = Analyzer(language)
-    stops = set(analyzer.stems(sorted(stop_words(language))))
     terms = set(analyzer.terms(query))
-    terms = terms - stops or terms
+    terms = terms - analyzer.stops() or terms
     words = [(m.start(), m.end(), terms.intersection(analyzer.terms(m[0]))) for m in WORD.finditer(text)]
     start, end = _window(words, len(text), width)
     pieces: list[tuple[str, bool]] = [("…", False)] if start else []

@@ -84,7 +84,7 @@ class Spans:
         self._suffixes = np.load(folder / SUFFIXES, mmap_mode=None if empty else "r", allow_pickle=False)
         with (folder / TEXT).open("rb") as file:
             self._text = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._stops = stop_words(store.manifest.language)
+        self._stops = frozenset(map(fold, stop_words(store.manifest.language)))
 
     @classmethod
     def open(cls, store: Datastore) -> Spans:
@@ -179,7 +179,7 @@ class Spans:
             for span, times in self.longest(query):
                 words = sum(fold(word[0]) not in self._stops for word in WORD.finditer(span))
                 weight = words * math.log(1 + len(self._text) / times)
-                for id_ in {id_ for id_, _ in self.locate(span)}:
+                for id_ in self._passages(span):
                     scores[id_] = scores.get(id_, 0.0) + weight
             ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
             if allowed is not None:
@@ -200,19 +200,35 @@ class Spans:
         for end in range(n + 1, min(len(words), n + MAX_SPAN_WORDS) + 1):
             span = cased + query[words[n].end() : words[end - 1].end()]
             first, last = within = self._interval(_bytes(span), within)
-            times = self._whole(_bytes(span), first, last)
+            times = self._whole(_bytes(span), first, last, begins=True)
             if first == last:
                 break
             if times:
                 best = (end, span, times)
         return best
 
-    def _whole(self, data: bytes, first: int, last: int) -> int:
-        """Suffixes of an interval in which the span is not followed by more of a word: exact up to `MAX_PLACES`."""
+    def _passages(self, span: str) -> set[str]:
+        """Those that hold the span in whole words."""
+        data = _bytes(span)
+        places = self._whole_places(data, *self._interval(data), begins=True)
+        return {self._ids[n] for n in (np.searchsorted(self._starts, places, "right") - 1).tolist()}
+
+    def _whole(self, data: bytes, first: int, last: int, begins: bool = False) -> int:
+        """How many suffixes of an interval are whole: exact up to `MAX_PLACES`."""
         total = last - first
-        places = self._suffixes[first : first + min(total, MAX_PLACES)]
-        ends = sum(not self._goes_on(int(at) + len(data)) for at in places)
-        return ends if total <= MAX_PLACES else max(ends, 0) * total // MAX_PLACES
+        whole = len(self._whole_places(data, first, last, begins))
+        return whole if total <= MAX_PLACES else whole * total // MAX_PLACES
+
+    def _whole_places(self, data: bytes, first: int, last: int, begins: bool) -> list[int]:
+        """Of the first `MAX_PLACES` of an interval those where the span is not followed by more of a word, and where it
+        ``begins`` a word, not preceded by any."""
+        places = map(int, self._suffixes[first : min(last, first + MAX_PLACES)])
+        return [at for at in places if not self._goes_on(at + len(data)) and not (begins and self._is_within(at))]
+
+    def _is_within(self, at: int) -> bool:
+        """Whether what stands before belongs to the same word, as it may not in scripts without spaces."""
+        before = self._text[max(0, at - 4) : at].decode("utf-8", "ignore")[-1:]
+        return before.isalnum() and before < "\u0e00"
 
     def _goes_on(self, at: int) -> bool:
         following = self._text[at : at + 4].decode("utf-8", "ignore")[:1]

@@ -290,7 +290,8 @@ class Datastore:
     @cached_property
     def _bm25(self) -> BM25:
         alive = [segment.alive_passages for segment in self._segments]
-        return BM25([segment.postings for segment in self._segments], Analyzer(self.manifest.language), alive)
+        analyzer = Analyzer(self.manifest.language, self.manifest.analyzer)
+        return BM25([segment.postings for segment in self._segments], analyzer, alive)
 
     @cached_property
     def _dense(self) -> Dense:

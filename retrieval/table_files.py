@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sleuth.corpora.decode import decode
 from sleuth.corpora.errors import InputError
 from sleuth.retrieval.catalog import connect, quoted
 from sleuth.retrieval.tables import SAMPLES, Table, Tables, WriteSQL
@@ -140,8 +141,9 @@ def _html(file: Path) -> Iterator[tuple[str, Path]]:
     from lxml import html
 
     try:
-        page = html.fromstring(file.read_bytes())
-    except (ValueError, html.etree.ParserError) as error:
+        text, _ = decode(file.read_bytes(), html=True)
+        page = html.fromstring(text.encode(), parser=html.HTMLParser(encoding="utf-8"))
+    except (InputError, ValueError, html.etree.ParserError) as error:
         raise InputError(f"{file}: not a page: {error}") from error
     for number, table in enumerate(page.iter("table"), 1):
         rows = _grid(table)

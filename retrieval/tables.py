@@ -136,14 +136,15 @@ class Tables:
         return Document(doc_id, passage.text, passage.title, source=Path(table.path).name if table else "sql")
 
     def _selected(self, query: str, k: int) -> list[tuple[str, float]]:
-        """Ids of what the written SELECT yields; above all scores by words."""
+        """Ids of what the written SELECT yields, rows of nothing but NULL left out; above all scores by words."""
         shown = [table for table, _ in self.find(query)] or list(self.tables.values())[:SHOWN]
         written = self.write_sql(query, shown).strip().rstrip(";") if self.write_sql else ""
         if not written:
             return []
         if self.sql(written, k) != (first := self.sql(written, k)):
             raise InputError(f"{written}: gives other rows each time, so they could not be cited")
-        return [(f"{BY_SQL}{written}#{row}", 1e6 - row) for row in range(len(first[1]))]
+        columns, rows = first
+        return [(f"{BY_SQL}{written}#{n}", 1e6 - n) for n, row in enumerate(rows) if row_text(columns, _cells(row))]
 
     def _worded(
         self, query: str, k: int, masks: Mapping[str, np.ndarray | None], below: float | None
@@ -221,7 +222,7 @@ class Tables:
                 columns, found = self.sql(head.removeprefix(BY_SQL), int(number) + 1)
             except InputError:
                 return None
-            rows, title = [tuple(map(_cell, row)) for row in found[int(number) :]], head.removeprefix(BY_SQL)
+            rows, title = [_cells(row) for row in found[int(number) :]], head.removeprefix(BY_SQL)
         else:
             return None
         text = row_text(columns, rows[0]) if rows else ""
@@ -238,5 +239,5 @@ def row_text(columns: Sequence[str], row: Sequence[str | None]) -> str:
     return "; ".join(cells)
 
 
-def _cell(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _cells(row: Sequence[Any]) -> tuple[str | None, ...]:
+    return tuple(None if value is None else str(value) for value in row)

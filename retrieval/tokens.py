@@ -1,6 +1,7 @@
 """A term is what lexical search counts: a lower-case word without accents, stemmed; CJK text as pairs of characters.
 
-The index and the query must cut terms the same way, so both call `Analyzer` with the language that the store names.
+The index and the query must cut terms the same way, so both call `Analyzer` with the language and the version that the
+store names.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+(?:['’][^\W_{_CJK}]+)*")
 ASCII_WORD = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
 """`WORD`, of lower-case text of these characters alone."""
 _MARKS = re.compile("[\u0300-\u036f]")
+_MARKS_BUT_SHORT_I = re.compile("(?<!\u0438)\u0306|[\u0300-\u0305\u0307-\u036f]")
+VERSIONS = {"russian": 2}
+"""Of a language's analyzer, 1 where none stands here. In 2 the Russian й stays a letter of its own: its breve is no
+accent, and endings such as ый are not known to the stemmer without it."""
 MAX_STEMS = 500_000
 """Words whose stems are remembered."""
 
@@ -30,10 +35,19 @@ class Analyzer:
     """Cuts text into terms; ``language`` is a Snowball stemmer's name or ``none``."""
 
     language: str = "english"
+    version: int = 0
+    """Of the language's analyzer (`VERSIONS`); 0 becomes the last one."""
+    _marks: re.Pattern[str] = field(default=_MARKS, repr=False)
     _stemmer: Any = field(default=None, repr=False)
     _stems: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        last = VERSIONS.get(self.language, 1)
+        if not 0 <= self.version <= last:
+            raise ConfigError(f"analyzer of {self.language}: expected version 1 to {last}, found {self.version}")
+        self.version = self.version or last
+        if (self.language, self.version) == ("russian", 2):
+            self._marks = _MARKS_BUT_SHORT_I
         if self.language != "none":
             import Stemmer
 
@@ -48,7 +62,7 @@ class Analyzer:
             plain = ASCII_WORD.findall(text.lower())
             return self.stems([_without_possessive(word) if "'" in word else word for word in plain])
         words: list[str] = []
-        for match in WORD.finditer(fold(text)):
+        for match in WORD.finditer(fold(text, self._marks)):
             word = match[0]
             if "\u3040" <= word[0] <= "\ud7af" or "\uf900" <= word[0] <= "\ufaff":
                 words.extend(word[n : n + 2] for n in range(max(1, len(word) - 1)))
@@ -69,13 +83,17 @@ class Analyzer:
             known.update(zip(fresh, self._stemmer.stemWords(fresh), strict=True))
             return [known[word] for word in words]
 
+    def stops(self) -> set[str]:
+        """The terms of the language's stop words."""
+        return {term for word in stop_words(self.language) for term in self.terms(word)}
 
-def fold(text: str) -> str:
+
+def fold(text: str, marks: re.Pattern[str] = _MARKS) -> str:
     """Lower case without accents; as long as its input only where that is ASCII."""
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return unicodedata.normalize("NFC", _MARKS.sub("", decomposed))
+    return unicodedata.normalize("NFC", marks.sub("", decomposed))
 
 
 def _without_possessive(word: str) -> str:
@@ -84,7 +102,7 @@ def _without_possessive(word: str) -> str:
 
 @functools.cache
 def stop_words(language: str) -> frozenset[str]:
-    """Words of a query that say little, unstemmed; empty for languages without a list."""
+    """Words of a query that say little, as they are written; empty for languages without a list."""
     from bm25s import stopwords
 
     name = "EN" if language == "english" else language.upper()

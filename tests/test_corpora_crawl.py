@@ -31,6 +31,8 @@ class Site:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.busy: set[str] = set()
+        self.robots: tuple[int, str, bytes] = (200, "", b"User-agent: *\nDisallow: /secret/\n")
+        """Status, where it redirects to, and body."""
         site = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,7 +52,12 @@ class Site:
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         path, status, headers, body = handler.path, 200, {"Content-Type": "text/html"}, b""
         if path == "/robots.txt":
-            body = b"User-agent: *\nDisallow: /secret/\n"
+            status, target, body = self.robots
+            headers = {"Location": target} if target else headers
+        elif path.startswith("/hop"):
+            left = int(path[4:])
+            status, headers = (301, {"Location": f"/hop{left - 1}"}) if left else (200, {"Content-Type": "text/plain"})
+            body = b"" if left else b"User-agent: *\nDisallow: /\n"
         elif path == "/moved":
             status, headers = 302, {"Location": "/target"}
         elif path == "/data":
@@ -130,6 +137,77 @@ def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
     assert site.asked["/a"] == 2
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_stays_busy_is_asked_by_a_later_run(site: Site, tmp_path: Path, status: int) -> None:
+    archive, answer = tmp_path / "a.warc.gz", site.answer
+
+    def busy(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.path != "/a":
+            return answer(handler)
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    site.answer = busy  # type: ignore[method-assign]
+    assert crawl(spec(site), archive).without[f"HTTP status {status}"] == 1
+    site.answer = answer  # type: ignore[method-assign]
+    assert crawl(spec(site), archive).pages == 6
+
+
+def test_without_its_robots_txt_a_host_is_left_to_a_later_run(site: Site, tmp_path: Path) -> None:
+    archive, rules = tmp_path / "a.warc.gz", site.robots
+    starts = (f"{site.url}/", f"{site.url}/a")
+    site.robots = (500, "", b"")
+    first = crawl(CrawlSpec(starts, delay_s=0.0, allow_loopback=True), archive)
+    assert (first.pages, first.without, site.asked["/robots.txt"]) == (0, {"robots.txt HTTP status 500": 2}, 1)
+    site.robots = rules
+    assert crawl(spec(site), archive).pages == 6
+
+
+def test_a_host_that_was_down_is_asked_by_a_later_run(tmp_path: Path) -> None:
+    site = Site()
+    site.server.server_close()  # nothing listens there any more
+    report = crawl(spec(site), tmp_path / "a.warc.gz")
+    assert report.without == {"robots.txt not reached: ConnectError": 1}
+    assert not Capture(tmp_path / "a.warc.gz", "tests").found
+
+
+def test_robots_txt_counts_with_a_mark_and_over_redirects(site: Site, tmp_path: Path) -> None:
+    def found(status: int, target: str, body: bytes = b"") -> dict[str, int]:
+        site.robots = (status, target, body)
+        (tmp_path / "a.warc.gz").unlink(missing_ok=True)
+        report = crawl(spec(site, max_pages=1), tmp_path / "a.warc.gz")
+        return {"pages": 1} if report.pages else report.without
+
+    forbidden = {"robots.txt forbids it": 1}
+    assert found(200, "", b"\xef\xbb\xbfUser-agent: *\nDisallow: /\n") == forbidden
+    elsewhere = site.url.replace("127.0.0.1", "localhost")  # another authority, of which no page is allowed
+    assert found(301, f"{elsewhere}/hop0") == forbidden
+    assert found(301, "/hop4") == forbidden  # five hops in all
+    assert found(301, "/hop5") == {"robots.txt HTTP status 301": 1}
+    assert found(301, "http://10.0.0.1/") == {"robots.txt 10.0.0.1 is 10.0.0.1, which is no public address": 1}
+    assert found(301, "ftp://x.example/") == {"robots.txt redirected to no address": 1}
+    assert found(301, "/gone") == {"pages": 1}
+
+
+@pytest.mark.parametrize(("charset", "said"), [("utf-8", ""), ("iso-8859-1", "; charset=iso-8859-1")])
+def test_links_are_read_in_the_encoding_of_their_page(site: Site, tmp_path: Path, charset: str, said: str) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        body = '<p>é</p><a href="/straße">s</a>'.encode(charset) if handler.path == "/" else b"<p>text</p>"
+        handler.send_response(404 if handler.path == "/robots.txt" else 200)
+        for name, value in (("Content-Type", "text/html" + said), ("Content-Length", str(len(body)))):
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    site.answer = answer  # type: ignore[method-assign]
+    archive = tmp_path / "a.warc.gz"
+    assert crawl(spec(site, max_pages=1), archive).pages == 1  # the second run reads the links from the archive
+    for resumed in (1, 2):
+        report = crawl(spec(site), archive)
+        assert (report.pages, report.resumed) == (2, resumed) and site.asked["/stra%C3%9Fe"] == 1
+
+
 def test_depth_and_host_are_bounds(site: Site, tmp_path: Path) -> None:
     assert crawl(spec(site, max_depth=1), tmp_path / "a.warc.gz").pages == 3
     report = crawl(spec(site, allow=("other.example",)), tmp_path / "b.warc.gz")
@@ -173,6 +251,12 @@ def test_addresses_have_one_form() -> None:
         "http://x/" + "a" * 2000,
     ):
         assert canonical(none) == ""
+    for bad in (b"http://[", b"javascript:x", b""):
+        page = b'<base href="%s"><a href="e">e</a>' % bad
+        assert list(targets_of(page, "http://x.example/")) == ["http://x.example/e"]
+    for content, count in (("none", 0), ("noindex, none", 0), ("max-image-preview: none", 1), ("index", 1)):
+        page = f'<meta name="robots" content="{content}"><a href="e">e</a>'.encode()
+        assert len(list(targets_of(page, "http://x.example/"))) == count
     page = b'<base href="http://x.example/d/"><a href="e">e</a><frame src="f"><a href=":::">bad</a>'
     assert list(targets_of(page, "http://x.example/")) == [
         "http://x.example/d/e",

@@ -93,6 +93,15 @@ def test_an_epub_is_read_in_the_order_of_its_spine(tmp_path: Path) -> None:
     assert found.metadata == {"author": "Ada", "chapters": 2, "licence": "CC0", "missing_chapters": 1}
 
 
+@pytest.mark.parametrize("encoding", ["windows-1251", "utf-16", "utf-8"])
+def test_a_chapter_of_an_epub_is_read_in_the_encoding_that_it_declares(tmp_path: Path, encoding: str) -> None:
+    chapter = f'<?xml version="1.0" encoding="{encoding}"?><html><body><p>Глава первая.</p></body></html>'
+    members = {"META-INF/container.xml": CONTAINER, "OPS/book.opf": PACKAGE,
+               "OPS/one a.xhtml": chapter.encode(encoding), "OPS/text/two.xhtml": bytes(300)}  # fmt: skip
+    (found,), drops = gather(zipped(tmp_path / "a.epub", members))
+    assert drops == [] and found.text == "Глава первая." and found.metadata["missing_chapters"] == 2
+
+
 ENTITY = '<!DOCTYPE c [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
 
 

@@ -232,6 +232,23 @@ def test_marked_and_utf8_texts_decode(encoding: str) -> None:
     assert decode("Žluťoučký\r\nkůň".encode(encoding))[0] == "Žluťoučký\nkůň"
 
 
+@pytest.mark.parametrize("label", ["latin-1", "iso8859-1", "iso88591", "ISO_8859-1", "l1", "x-cp1252", "cp819"])
+def test_each_label_of_latin_1_is_read_as_browsers_read_it(label: str) -> None:
+    page = f"<meta charset={label}><p>it’s “café”</p>"
+    assert decode(page.encode("cp1252"), html=True) == (page, "cp1252")
+    assert decode("it’s “café”".encode("cp1252"), charset=label) == ("it’s “café”", "cp1252")
+
+
+def test_labels_of_other_scripts_and_declarations_that_cannot_be() -> None:
+    for label, encoding in (("windows-31j", "cp932"), ("x-sjis", "cp932"), ("euc-kr", "cp949"), ("tis-620", "cp874")):
+        text = {"cp932": "古い水車①", "cp949": "오래된 물레방아 똠", "cp874": "โรงสี…"}[encoding]
+        assert decode(text.encode(encoding), html=True, charset=label) == (text, encoding)
+    page = "<meta charset=utf-16><p>" + "Съешь же ещё этих мягких французских булок. " * 20
+    assert decode(page.encode()[:-2] + b"\xff", html=True)[1] == "utf-8 (1 damaged)"
+    assert "же ещё" in decode(page.encode("cp1251"), html=True)[0]
+    assert decode("café".encode("cp1252"), charset="x-user-defined\0")[1].endswith("(guessed)")
+
+
 def test_an_unmarked_encoding_is_guessed_and_says_so() -> None:
     text = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 5
     found, encoding = decode(text.encode("cp1251"))

@@ -164,6 +164,10 @@ def test_weights_share_words_and_caps_hold(tmp_path: Path) -> None:
     capped = corpus.make(recipe(tmp_path, TEXT.replace('paths = ["ships"]', 'paths = ["ships"]\nmax_documents = 4')),
                          tmp_path / "work")  # fmt: skip
     assert capped.account.sources["ships"].documents == 4
+    capped = corpus.make(recipe(tmp_path, weighted.replace("weight = 2", "weight = 2\nmax_documents = 4")),
+                         tmp_path / "work")  # fmt: skip
+    ships, lights = (capped.account.sources[name] for name in ("ships", "lights"))
+    assert lights.documents == 4 and abs(ships.words * 2 - lights.words) < 150
 
 
 def test_targets_and_choices() -> None:

@@ -282,6 +282,9 @@ def test_documents_that_hold_thirteen_words_of_a_benchmark_are_dropped(tmp_path:
     assert [d.id for d in contaminated(tmp_path, texts, ngram=8)] == ["0", "1", "2", "4"]
     with pytest.raises(InputError, match="found none"):
         contaminated(tmp_path, texts, fields=("nothing",))
+    stage = stages.factory("decontaminate")(benchmarks=[str(tmp_path / "bench.jsonl.gz")])
+    titled = Document("t", "Abraham Darby did.", "Who built the first iron bridge over the river Severn in Shropshire?")
+    assert list(stage([titled], drops.append)) == [] and drops[-1].id == "t"
 
 
 def test_lines_that_repeat_over_a_site_go_and_others_stay(tmp_path: Path) -> None:

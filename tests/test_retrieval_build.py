@@ -17,7 +17,7 @@ import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
-from sleuth.retrieval import grow, layout
+from sleuth.retrieval import grow, layout, tokens
 from sleuth.retrieval.build import BuildReport, BuildSpec, build, build_once
 from sleuth.retrieval.store import Datastore
 from tests.retrieval_stores import corpus, files, use_hash_embedder
@@ -235,6 +235,27 @@ def test_words_of_titles_weigh_as_the_store_says(tmp_path: Path) -> None:
             build([named], tmp_path / "s", BuildSpec("hash", title_weight=wrong))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"max_words of 1 to .* found '9'"):
         build([named], tmp_path / "s", BuildSpec("hash", max_words="9"))  # type: ignore[arg-type]
+
+
+def test_a_store_is_searched_with_the_analyzer_that_it_was_built_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [Document("m", "новый дом"), Document("f", "новая мельница"), Document("o", "старый замок")]
+    with monkeypatch.context() as before:
+        before.setattr(tokens, "VERSIONS", {})
+        build(documents, tmp_path / "old", BuildSpec("hash", language="russian"))
+    build(documents, tmp_path / "new", BuildSpec("hash", language="russian"))
+    build(documents, tmp_path / "english", BuildSpec("hash"))
+    found = {}
+    for name in ("old", "new", "english"):
+        store = Datastore.open(tmp_path / name)
+        found[name] = {hit.passage.doc_id for hit in store.search(["новый"], 3, mode="bm25")[0]}
+        says = b"analyzer" in (tmp_path / name / "manifests" / "000001.json").read_bytes()
+        assert (store.manifest.analyzer, says) == ((2, True) if name == "new" else (1, False))
+    assert found == {"old": {"m"}, "new": {"m", "f"}, "english": {"m"}}
+    grow.add(tmp_path / "new", [Document("n", "новое поле")])
+    with pytest.raises(StoreError, match=r"'analyzer': 1.*'analyzer': 2"):
+        grow.add(tmp_path / "old", [Document("n", "новое поле")])
 
 
 def test_a_second_builder_is_refused(tmp_path: Path) -> None:

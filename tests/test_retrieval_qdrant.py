@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.records import Document
 from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.records import Hit
@@ -75,6 +76,19 @@ def test_it_answers_as_the_store_it_was_filled_from(store: Datastore, tmp_path: 
     with pytest.raises(StoreError, match="there already"):
         fill(client, "pages", store)
     client.close()
+
+
+def test_documents_without_a_field_are_found_by_none(tmp_path: Path) -> None:
+    documents = [Document("a", "castle one", metadata={"year": 1990}), Document("b", "castle two"),
+                 Document("c", "castle three", metadata={"year": None})]  # fmt: skip
+    build(documents, tmp_path / "n", BuildSpec())
+    store, client = Datastore.open(tmp_path / "n"), connect(":memory:")
+    fill(client, "pages", store)
+    filters: list[Any] = [{"year": None}, {"year": {"!=": None}}, {"year": {"==": 1990}}, {"year": {"!=": 1990}}]
+    for where, ids in zip(filters, (["b", "c"], ["a"], ["a"], ["b", "c"]), strict=True):
+        ours, theirs = Qdrant(client, "pages").search(["castle"], 9, where), store.search(["castle"], 9, where, "dense")
+        for found in (ours, theirs):
+            assert sorted(hit.passage.id for hit in found[0]) == ids
 
 
 def test_foreign_collections_are_refused(store: Datastore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ def test_what_the_store_refuses_is_in_the_account_of_its_source(tmp_path: Path, 
     left, right = (made.account.sources[name] for name in ("left", "right"))
     assert (left.inputs, left.documents, left.by_stage()) == (17, 14, {"length": 1, "dedup": 1, "chunk": 1})
     assert (right.inputs, right.documents, right.by_stage()) == (14, 13, {"length": 1})
+    assert (sum(left.histogram), sum(right.histogram)) == (14, 13)
     assert made.build.documents == 27 and len(Datastore.open(tmp_path / "store").manifest.segments) == 4
     for file in made.files:
         assert Path(file).stat().st_size > 100

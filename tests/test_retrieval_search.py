@@ -139,6 +139,25 @@ def test_terms_fold_case_accents_possessives_and_pair_cjk() -> None:
         Analyzer("klingon")
 
 
+def test_the_russian_short_i_is_a_letter_in_the_second_version() -> None:
+    for words in ("новый новая нового", "большой большая", "первый ПЕРВАЯ", "ёлка елка", "случай случаи"):
+        assert len(set(Analyzer("russian").terms(words))) == 1
+    assert Analyzer("russian").terms("и\u0306од Beyoncé") == ["йод", "beyonce"]
+    assert Analyzer("russian", 1).terms("новый новая") == ["новы", "нов"]
+    assert Analyzer("none").terms("новый") == Analyzer("english").terms("новыи")
+    with pytest.raises(ConfigError, match="expected version 1 to 2, found 3"):
+        Analyzer("russian", 3)
+
+
+@pytest.mark.parametrize(("language", "word"), [("french", "même"), ("swedish", "är"), ("russian", "какой")])
+def test_stop_words_count_as_their_terms_are_written(language: str, word: str) -> None:
+    analyzer = Analyzer(language)
+    assert set(analyzer.terms(word)) <= analyzer.stops()
+    index = BM25([Postings.of([word, "x"], analyzer)], analyzer)
+    assert sorted(index.search([f"{word} x"], 2)[0][0]) == [1]
+    assert [piece for piece, matched in snippet(f"{word} x", f"{word} x", language=language) if matched] == ["x"]
+
+
 def test_dense_scores_are_the_inner_products(store: Datastore) -> None:
     query = "steam engine town4"
     vector = HashEmbedder().encode([query])[0]

@@ -11,8 +11,11 @@ import pytest
 from sleuth.corpora.errors import InputError, ModelError, StoreError
 from sleuth.corpora.records import Document
 from sleuth.retrieval import derived, spans
+from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.spans import Spans
+from sleuth.retrieval.store import Datastore
 from tests.knowledge_stores import DOCUMENTS, film_store
+from tests.retrieval_stores import use_hash_embedder
 
 MORE = [
     Document("kana", "東京は日本の首都。東京は大きい。", title="Tokyo"),
@@ -71,6 +74,27 @@ def test_the_longest_spans_of_a_query_find_the_passages_that_hold_them(index: Sp
 
 def test_a_word_is_no_part_of_a_longer_one(index: Spans) -> None:
     assert index.longest("Caf") == [("Caf", 1)] and index.longest("Spiel") == []
+    assert index.longest("berg") == index.longest("af") == index.longest("fés") == []
+    assert index.longest("日本の首都") == [("日本の首都", 1)]  # no space stands before it, and none is due
+
+
+def test_passages_with_parts_of_longer_words_are_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [Document("parts", "The party served smart articles about cartography."),
+                 Document("word", "Modern art is shown in the hall.")]  # fmt: skip
+    store = film_store(tmp_path, monkeypatch, documents)
+    spans.derive(store)
+    index = Spans.open(store)
+    assert index.longest("art") == [("art", 1)]
+    assert [hit.passage.id for hit in index.search(["art"], 5)[0]] == ["word"]
+    assert index.count("art") == 5 and len(index.locate("art")) == 5  # of characters, as before
+
+
+def test_stop_words_with_accents_alone_are_no_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_hash_embedder(monkeypatch)
+    build([Document("fr", "Il était à la même place.")], tmp_path / "s", BuildSpec("hash", language="french"))
+    store = Datastore.open(tmp_path / "s")
+    spans.derive(store)
+    assert Spans.open(store).longest("à la même") == [] and Spans.open(store).longest("même place")
 
 
 def test_what_is_missing_is_said(index: Spans, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,15 @@ def test_rows_of_every_kind_of_file_are_passages_that_fetch_gives_again(folder: 
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_page_of_tables_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    declared = "" if encoding == "utf-8" else "<meta charset=latin-1>"
+    page = f"{declared}<table><tr><th>Stadt</th><th>Land</th></tr><tr><td>São Paulo</td><td>„Brasil“</td></tr></table>"
+    (tmp_path / "t.html").write_bytes(page.encode(encoding))
+    found = open_tables([tmp_path])
+    assert found.search(["São Paulo"], 1)[0][0].passage.text == "Stadt: São Paulo; Land: „Brasil“"
+
+
 def test_schema_search_finds_the_table_by_columns_and_by_values(folder: Path) -> None:
     found = open_tables([folder])
     assert found.find("which country")[0][0].name == "cities"
@@ -106,6 +115,14 @@ def test_sql_that_is_none_or_does_more_than_read_brings_nothing_and_is_told(
     if said != "other rows each time":
         with pytest.raises(InputError, match=said.replace("(", r"\(")):
             found.sql(written)
+
+
+def test_rows_of_nothing_but_null_are_left_out(folder: Path) -> None:
+    written = "select max(people) as most from cities where name = 'Nowhere'"
+    found = open_tables([folder / "cities.csv"], write_sql=lambda query, known: written)
+    assert ids(found, "most people in Paris", 1) == ["cities#0"]
+    written = "select nullif(country, 'France') as country from cities order by people"
+    assert [id_ for id_ in ids(found, "countries", 3) if id_.startswith("sql:")] == [f"sql:{written}#2"]
 
 
 def test_a_select_that_does_not_end_is_stopped(folder: Path) -> None:
