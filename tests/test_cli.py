@@ -232,15 +232,30 @@ def test_a_forged_citation_does_not_verify(run: Run, store: Path, endpoint: str,
     assert said.code == 7 and "not verbatim" in said.err
 
 
-def test_an_episode_of_another_store_does_not_verify(
-    run: Run, store: Path, pages: Path, endpoint: str, tmp_path: Path
+def test_episodes_of_another_store_or_version_are_told_apart_from_citations_that_do_not_hold(
+    run: Run, pages: Path, endpoint: str, tmp_path: Path
 ) -> None:
-    run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
-    (tmp_path / "one").mkdir()
-    shutil.copy(pages / "shark.txt", tmp_path / "one")
-    build_store([tmp_path / "one"], tmp_path / "other")
-    said = run("verify", tmp_path / "e.jsonl", tmp_path / "other")
-    assert said.code == 7 and "same_store" in said.err
+    store, episodes = tmp_path / "store", tmp_path / "e.jsonl"
+    build_store([pages], store)
+    run("ask", store, QUESTION, "--policy", endpoint, "--out", episodes)
+    before = json.loads(episodes.read_text())["fingerprint"]
+    assert run("snapshots", store, "--pin", "before").code == 0
+    (tmp_path / "ray.txt").write_text("A ray is a kind of fish that is flat and lives on the ground of the sea.")
+    assert run("add", store, tmp_path / "ray.txt").code == 0
+    said = run("verify", episodes, store)
+    assert (said.code, said.out) == (3, "") and f"2 citations of 1 episodes made on version {before[:12]}" in said.err
+    assert "this store is at" in said.err and "--snapshot" in said.err and "✗" not in said.err
+    assert run("verify", episodes, store, "--snapshot", "before").code == 0
+    assert run("verify", episodes, store, "--snapshot", "after").code == 4
+    (tmp_path / "all.toml").write_text("")
+    assert run("verify", episodes, tmp_path / "all.toml", "--snapshot", "before").code == 8
+    run("ask", store, QUESTION, "--policy", endpoint, "--out", episodes)
+    said = run("verify", episodes, store, "--json")
+    assert said.code == 0 and [row["holds"] for row in said.json()] == [True, True] and "not counted" in said.err
+    episodes.write_text(episodes.read_text().replace('"quote": "Spielberg was born', '"quote": "Spielberg was bred'))
+    assert run("verify", episodes, store).code == 7
+    episodes.write_text("")
+    assert run("verify", episodes, store).code == 3
 
 
 @pytest.mark.parametrize(
