@@ -354,7 +354,26 @@ def test_strategies_are_measured_side_by_side(run: Run, store: Path, endpoint: s
     arguments = ("eval", "hotpotqa_s", "--store", store, "--policy", endpoint, "--limit", 2, "--out", tmp_path / "out")
     said = run(*arguments, "--strategy", "naive-rag, closed-book", "--json")
     assert said.code == 0, said.err
+    assert "hotpotqa_s: 2 of 5 questions; 0 of the 2 that mark their evidence have it in this store" in said.err
     assert [report["name"] for report in said.json()] == ["naive-rag", "closed-book"]
     again = run(*arguments, "--strategy", "naive-rag, closed-book", "--resume")
     assert again.code == 0 and "closed-book" in again.out
     assert len((tmp_path / "out" / "naive-rag.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "words"),
+    [
+        ("", (), "found no row at all"),
+        ('{"id": "a", "qestion": "Who?", "answers": ["x"]}', (), "found 1 rows that cannot be used"),
+        ('{"id": "a", "question": "Who?", "answers": ["x"]}', ("--reporting",), "found none among 1"),
+        ('{"id": "a", "question": "LONG", "answers": ["x"]}', (), "with an episode, found none"),
+    ],
+)
+def test_an_evaluation_of_nothing_is_an_error(
+    rows: str, options: tuple[str, ...], words: str, run: Run, store: Path, endpoint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "q.jsonl").write_text(rows.replace("LONG", "x" * 100_000))
+    arguments = ("--store", store, "--policy", endpoint, "--strategy", "naive-rag", "--out", tmp_path / "out")
+    said = run("eval", tmp_path / "q.jsonl", *arguments, *options)
+    assert said.code == 3 and words in said.err.replace("\n", " "), said.err
