@@ -140,6 +140,7 @@ def test_sql_reads_and_only_reads(run: Run, store: Path) -> None:
     said = run("sql", store, "select count(*) as n from documents", "--json")
     assert said.code == 0 and said.json() == [{"n": 3}]
     assert "Jaws (film)" in run("sql", store, "select title from documents order by title").out
+    assert run("sql", store, "select 1975 as year, 2e6::double as sold").out.split()[-2:] == ["1975", "2000000.0"]
     for statement in ("delete from documents", "drop table documents", "copy documents to 'x.csv'", "selekt 1"):
         refused = run("sql", store, statement)
         assert (refused.code, refused.out) == (3, ""), statement
