@@ -107,6 +107,11 @@ def test_an_empty_text_is_in_no_order_whoever_evaluates_the_filter(tmp_path: Pat
     assert grow.delete(tmp_path / "s", where={"date": {"<": 1990}}).deleted == 1
 
 
+def test_an_address_that_is_no_server_of_a_store_is_named(url: str) -> None:
+    with pytest.raises(StoreError, match=r"/search: no sleuth server here; expected http://HOST:PORT"):
+        open_store(f"{url}/search")
+
+
 def scripted(*replies: Callable[[], Response], fingerprint: str = "f1") -> tuple[Starlette, list[str]]:
     """A server that gives these replies to searches in turn, the last one ever after; and what was asked of it."""
     asked: list[str] = []
