@@ -22,6 +22,7 @@ from sleuth import cli
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Message
 from sleuth.commands.stores import build_store
+from sleuth.corpora.errors import ConfigError
 from tests.films import BIRTH, FILM, QUESTION, reply
 
 PAGES = {
@@ -349,6 +350,10 @@ def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) ->
     episode = asyncio.run(once())
     assert episode.answer is not None and episode.answer.text == "Cincinnati, Ohio"
     assert episode.stop == "answered" and episode.fingerprint == session.store.fingerprint
+    named = sleuth.Session.open(store, policy=endpoint, strategy="naive-rag")
+    assert named.strategy == sleuth.STRATEGIES["naive-rag"]
+    with pytest.raises(ConfigError, match="did you mean 'naive-rag'"):
+        sleuth.Session.open(store, policy=endpoint, strategy="naive-rga")
 
 
 def test_strategies_are_measured_side_by_side(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
