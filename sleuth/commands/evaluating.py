@@ -61,9 +61,9 @@ def evaluate(
 ) -> None:
     """Score strategies on a benchmark: answers, evidence, citations, causes, cost, with bootstrap intervals.
 
-    Writes report.html, .md, .json, .csv and every episode. Example: sleuth eval hotpotqa_s --store store --limit 20;
-    then, after a change of metrics: sleuth eval hotpotqa_s --rescore runs/eval/decompose.jsonl; many at once:
-    sleuth eval recipes/matrix.toml --data data --out runs/matrix
+    Writes report.html, .md, .json, .csv and every episode. Example: sleuth eval mine/questions.jsonl --store store;
+    then, after a change of metrics: sleuth eval mine/questions.jsonl --rescore runs/eval/decompose.jsonl; many at
+    once: sleuth eval recipes/matrix.toml --data data --out runs/matrix
     """
     if rescore:
         _refuse(context, "--rescore", _RESCORE)
