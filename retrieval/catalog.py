@@ -139,7 +139,8 @@ def select(
 def condition(where: Filter, known: Mapping[str, bool]) -> tuple[str, list[Scalar]]:
     """SQL that holds where a filter does, and its values; ``known`` says of each field whether it is text.
 
-    A text that is empty is one that is missing (a document without a date): like NULL it is in no order. Raises `ConfigError` for a field that is not known, or an operator that is none.
+    A text that is empty is one that is missing (a document without a date): like NULL it is in no order. Raises
+    `ConfigError` for a field that is not known, or an operator that is none.
     """
     parts: list[str] = ["true"]
     values: list[Scalar] = []

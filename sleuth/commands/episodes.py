@@ -94,7 +94,8 @@ def verify(
     if bad_lines:
         raise InputError(f"{file}: {len(bad_lines)} lines are not episodes; the others were checked")
     if not here:
-        found = f"{sum(map(len, others.values()))} of other versions; --snapshot opens a pinned one" if others else "none"
+        elsewhere = sum(map(len, others.values()))
+        found = f"{elsewhere} of other versions; --snapshot opens a pinned one" if elsewhere else "none"
         raise InputError(f"{file}: expected at least one episode of version {version[:12]}… of {store}, found {found}")
     if not all(row["holds"] for row in rows):
         raise typer.Exit(CODES["verification"])
