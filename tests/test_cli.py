@@ -356,12 +356,6 @@ def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) ->
         sleuth.Session.open(store, policy=endpoint, strategy="naive-rga")
 
 
-def test_a_stress_of_no_question_is_an_error(run: Run, store: Path, tmp_path: Path) -> None:
-    (tmp_path / "q.jsonl").write_text("")
-    said = run("stress", store, tmp_path / "q.jsonl", "--out", tmp_path / "out")
-    assert said.code == 3 and "found no row at all" in said.err and not (tmp_path / "out").exists()
-
-
 def test_strategies_are_measured_side_by_side(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
     arguments = ("eval", "hotpotqa_s", "--store", store, "--policy", endpoint, "--limit", 2, "--out", tmp_path / "out")
     said = run(*arguments, "--strategy", "naive-rag, closed-book", "--json")

@@ -52,7 +52,7 @@ def stress(
     from sleuth.agents.policy import open_policy
     from sleuth.agents.strategy import strategy
     from sleuth.eval.benchmarks import benchmark as find
-    from sleuth.eval.load import none_usable, read_tasks, select
+    from sleuth.eval.load import read_tasks, select
     from sleuth.eval.robustness import stress as stressing
     from sleuth.eval.robustness.documents import ORDERS
     from sleuth.eval.robustness.queries import worded_otherwise
@@ -60,8 +60,6 @@ def stress(
 
     chosen, path = find(benchmark)
     tasks = select(chosen.load(path or data), limit, seed)
-    if not tasks:
-        raise none_usable(benchmark, 0, [])
     opened, planned = Datastore.open(store), strategy(plan)
     texts = read_orders(given) if given else ORDERS
     wanted = [name.strip() for name in names.split(",") if name.strip()]
