@@ -30,6 +30,7 @@ from sleuth.agents.records import Episode
 from sleuth.corpora.records import Passage
 from sleuth.eval import metrics
 from sleuth.eval.answers import cover_match, f1_score, normalise
+from sleuth.eval.load import holds
 from sleuth.eval.records import Metric, Task
 from sleuth.eval.slices import answer_kind, task_kind
 from sleuth.retrieval.records import Retriever
@@ -241,7 +242,7 @@ def _not_held(task: Task, lacking: Sequence[str], store: Retriever) -> list[str]
     """Those of ``lacking`` that the store does not hold: documents by id, answers by searching for their words."""
     if task.supporting:
         document = getattr(store, "document", None)
-        gone = [gold for gold in lacking if document is not None and not _exists(document, gold)]
+        gone = [gold for gold in lacking if document is not None and not holds(store, gold)]
         return [] if task.support_mode == "any" and len(gone) < len(lacking) else gone
     found = store.search(list(lacking), CORPUS_DEPTH, task.where)
     gone = [a for a, hits in zip(lacking, found, strict=True) if not _in_any(a, [hit.passage for hit in hits])]
@@ -251,18 +252,10 @@ def _not_held(task: Task, lacking: Sequence[str], store: Retriever) -> list[str]
 def _titled(item: str, task: Task, store: Retriever | None) -> str:
     """A gold document's title and id, where the store has them; an answer as it is."""
     document = getattr(store, "document", None)
-    if not task.supporting or document is None or not _exists(document, item):
+    if not task.supporting or document is None or not holds(store, item):
         return item
     title = document(item).title
     return f"{title} ({item})" if title else item
-
-
-def _exists(document: object, doc_id: str) -> bool:
-    try:
-        document(doc_id)  # type: ignore[operator]
-    except KeyError:
-        return False
-    return True
 
 
 def _best_rank(task: Task, item: str, episode: Episode) -> int | None:

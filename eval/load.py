@@ -8,6 +8,7 @@ that cannot be used is named with its place and what was expected; the rest is s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -132,6 +133,32 @@ def resolved(tasks: Sequence[Task], known: Callable[[str], bool], bad: source.Ba
         else:
             kept.append(task)
     return kept
+
+
+def holds(store: Any, doc_id: str) -> bool:
+    """Whether a store, or whatever else gives documents by id, has one."""
+    try:
+        store.document(doc_id)
+    except KeyError:
+        return False
+    return True
+
+
+def none_usable(name: str, loaded: int, bad: Sequence[str]) -> InputError:
+    """Why nothing is left to ask of ``loaded`` questions: nothing measured is no result."""
+    if loaded:
+        return InputError(f"{name}: expected at least one reporting row, found none among {loaded:,}")
+    found = f"{len(bad):,} rows that cannot be used, the first one {bad[0]}" if bad else "no row at all"
+    return InputError(f"{name}: expected at least one usable question, found {found}")
+
+
+def outlook(name: str, loaded: int, tasks: Sequence[Task], limit: int | None, store: Any) -> str:
+    """How many questions are asked of how many, and how many of them could be answered from this store."""
+    short = f" (--limit asks for {limit:,})" if limit is not None and limit > len(tasks) else ""
+    marked = [task for task in tasks if task.supporting]
+    kept = resolved(marked, functools.partial(holds, store), lambda message: None) if marked else []
+    held = f"; {len(kept):,} of the {len(marked):,} that mark their evidence have it in this store" if marked else ""
+    return f"{name}: {len(tasks):,} of {loaded:,} questions{short}{held}"
 
 
 def _converted(place: str, raw: Any, convert: Convert | None, bad: source.Bad) -> list[Mapping[str, Any]]:

@@ -25,7 +25,7 @@ from sleuth.agents.tools import Tool, search_tool
 from sleuth.eval import publish
 from sleuth.eval.benchmarks import benchmark as find
 from sleuth.eval.evaluate import Run, evaluate, rescore, tagged
-from sleuth.eval.load import select
+from sleuth.eval.load import none_usable, outlook, select
 from sleuth.eval.records import Benchmark, Task
 from sleuth.eval.report import Report
 from sleuth.retrieval.records import Filter, Retriever
@@ -53,6 +53,7 @@ async def run(
     budget: Budget | None = None,
     command: str = "",
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Report]:
     """Reports of a benchmark, one per strategy in the order given.
 
@@ -60,7 +61,8 @@ async def run(
     rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many tasks by ``seed``;
     ``repeats``: run every question that often, each time with the next seed (and a ``temperature`` above 0);
     ``reporting``: only rows that no training has seen; ``command``: what a person typed, for the run card.
-    ``store`` may be the address of one that is served, or a sources file.
+    ``store`` may be the address of one that is served, or a sources file. Before the policy is asked ``tell`` gets a
+    line about the questions; where there are none it raises `InputError`.
     """
     from sleuth.agents.minds import minds
     from sleuth.agents.policy import open_policy
@@ -69,8 +71,13 @@ async def run(
     chosen, path = find(benchmark)
     named = [strategy(name) for name in strategies]
     bad: list[str] = []
-    tasks = select(chosen.load(path or data, bad.append), limit, seed, reporting)
+    loaded = chosen.load(path or data, bad.append)
+    tasks = select(loaded, limit, seed, reporting)
+    if not tasks:
+        raise none_usable(benchmark, len(loaded), bad)
     searched = open_any(store, minds=minds())
+    if tell:
+        tell(outlook(chosen.name, len(loaded), tasks, limit, searched))
     engine = open_policy(policy, adapter=adapter)
     try:
         return await run_strategies(
@@ -152,7 +159,10 @@ def rescore_files(
 
     chosen, path = find(benchmark)
     bad: list[str] = []
-    tasks = select(chosen.load(path or data, bad.append), limit, seed, reporting)
+    loaded = chosen.load(path or data, bad.append)
+    tasks = select(loaded, limit, seed, reporting)
+    if not tasks:
+        raise none_usable(benchmark, len(loaded), bad)
     searched = Datastore.open(store) if store else None
     reports = [
         rescore(

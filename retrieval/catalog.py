@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("id", "title", "url", "source", "lang", "date")
+ORDERS = ("<", "<=", ">", ">=")
 OPERATORS = {"=": "=", "==": "=", "!=": "IS DISTINCT FROM", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 SQL_TYPES = {"bool": "BOOLEAN", "int": "BIGINT", "float": "DOUBLE", "str": "VARCHAR"}
 MAX_MASKS = 256
@@ -138,7 +139,8 @@ def select(
 def condition(where: Filter, known: Mapping[str, bool]) -> tuple[str, list[Scalar]]:
     """SQL that holds where a filter does, and its values; ``known`` says of each field whether it is text.
 
-    Raises `ConfigError` for a field that is not known, or an operator that is none.
+    A text that is empty is one that is missing (a document without a date): like NULL it is in no order. Raises
+    `ConfigError` for a field that is not known, or an operator that is none.
     """
     parts: list[str] = ["true"]
     values: list[Scalar] = []
@@ -154,7 +156,8 @@ def condition(where: Filter, known: Mapping[str, bool]) -> tuple[str, list[Scala
             elif value is None:
                 parts.append(f"({name} IS {'NOT ' if operator == '!=' else ''}NULL)")
             else:
-                parts.append(f"({name} {OPERATORS[operator]} ?)")
+                stated = f" AND {name} <> ''" if is_text and operator in ORDERS else ""
+                parts.append(f"({name} {OPERATORS[operator]} ?{stated})")
                 values.append(_as_text(value) if is_text else value)
     return " AND ".join(parts), values
 

@@ -14,7 +14,8 @@ from sleuth.corpora.records import Passage, Scalar
 
 Filter: TypeAlias = Mapping[str, "Scalar | Sequence[Scalar] | Mapping[str, Scalar]"]
 """Metadata filter: every field must match. A value means equality, a sequence means membership, a mapping holds
-comparisons by operator, for instance ``{"source": "wiki", "lang": ["en", "de"], "date": {">=": "2001"}}``."""
+comparisons by operator, for instance ``{"source": "wiki", "lang": ["en", "de"], "date": {">=": "2001"}}``. What is
+missing or empty is neither before nor after anything."""
 
 
 @dataclass(frozen=True, slots=True)

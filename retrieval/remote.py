@@ -97,7 +97,10 @@ class RemoteRetriever:
 
     def check(self) -> None:
         """Ask the server what it serves; raises `StoreError` where there is none."""
-        told = self._call("GET", "/health")
+        try:
+            told = self._call("GET", "/health")
+        except KeyError as error:  # 404: a server of something else, or a path of this one
+            raise StoreError(f"{self.url}: no sleuth server here; expected http://HOST:PORT") from error
         if not isinstance(told, dict) or not isinstance(told.get("fingerprint"), str):
             raise StoreError(f"{self.url}: expected a sleuth server, found {str(told)[:80]!r} at /health")
         self._saw(told["fingerprint"])

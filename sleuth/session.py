@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sleuth.agents.context import Context
 from sleuth.agents.records import Budget, Episode, Policy, Sampling, Step
 from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy
+from sleuth.agents.strategy import strategy as strategy_named
 from sleuth.agents.tools import Tool, search_tool
 from sleuth.corpora.errors import InputError
 
@@ -35,15 +36,17 @@ class Session:
 
     @classmethod
     def open(
-        cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "default", **changes: Any
-    ) -> Session:
-        """The parts by name: a store's folder, the address that serves it or a sources file, and what ``--policy`` and
-        ``--adapter`` take; the rest as fields."""
+        cls, store: str | Path, *, policy: str = "embedded", adapter: str | None = "default",
+        strategy: str | Strategy = DEFAULT, **changes: Any,
+    ) -> Session:  # fmt: skip
+        """The parts by name: a store's folder, the address that serves it or a sources file, and what ``--policy``,
+        ``--adapter`` and ``--strategy`` take; the rest as fields. Raises `ConfigError` for a name that is unknown."""
         from sleuth.agents.minds import minds
         from sleuth.agents.policy import open_policy
         from sleuth.retrieval.sources import open_any
 
-        return cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), **changes)
+        chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
+        return cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), chosen, **changes)
 
     def context(self) -> Context:
         """What each run is handed."""

@@ -61,8 +61,8 @@ def emit(record: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """A table on stdout; numbers stand right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "", raw: bool = False) -> None:
+    """A table on stdout; numbers stand right, and ``raw`` leaves them as they are: some are years."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -73,15 +73,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
         numbers = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         shown.add_column(Text(plain(name)), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(plain(_cell(value))) for value in row))
+        shown.add_row(*(Text(plain(_cell(value, raw))) for value in row))
     out().print(shown)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, raw: bool) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if raw:
+        return str(value)
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.3f}" if isinstance(value, float) else str(value)

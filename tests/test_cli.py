@@ -22,6 +22,7 @@ from sleuth import cli
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Message
 from sleuth.commands.stores import build_store
+from sleuth.corpora.errors import ConfigError
 from tests.films import BIRTH, FILM, QUESTION, reply
 
 PAGES = {
@@ -140,6 +141,7 @@ def test_sql_reads_and_only_reads(run: Run, store: Path) -> None:
     said = run("sql", store, "select count(*) as n from documents", "--json")
     assert said.code == 0 and said.json() == [{"n": 3}]
     assert "Jaws (film)" in run("sql", store, "select title from documents order by title").out
+    assert run("sql", store, "select 1975 as year, 2e6::double as sold").out.split()[-2:] == ["1975", "2000000.0"]
     for statement in ("delete from documents", "drop table documents", "copy documents to 'x.csv'", "selekt 1"):
         refused = run("sql", store, statement)
         assert (refused.code, refused.out) == (3, ""), statement
@@ -232,15 +234,30 @@ def test_a_forged_citation_does_not_verify(run: Run, store: Path, endpoint: str,
     assert said.code == 7 and "not verbatim" in said.err
 
 
-def test_an_episode_of_another_store_does_not_verify(
-    run: Run, store: Path, pages: Path, endpoint: str, tmp_path: Path
+def test_episodes_of_another_store_or_version_are_told_apart_from_citations_that_do_not_hold(
+    run: Run, pages: Path, endpoint: str, tmp_path: Path
 ) -> None:
-    run("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl")
-    (tmp_path / "one").mkdir()
-    shutil.copy(pages / "shark.txt", tmp_path / "one")
-    build_store([tmp_path / "one"], tmp_path / "other")
-    said = run("verify", tmp_path / "e.jsonl", tmp_path / "other")
-    assert said.code == 7 and "same_store" in said.err
+    store, episodes = tmp_path / "store", tmp_path / "e.jsonl"
+    build_store([pages], store)
+    run("ask", store, QUESTION, "--policy", endpoint, "--out", episodes)
+    before = json.loads(episodes.read_text())["fingerprint"]
+    assert run("snapshots", store, "--pin", "before").code == 0
+    (tmp_path / "ray.txt").write_text("A ray is a kind of fish that is flat and lives on the ground of the sea.")
+    assert run("add", store, tmp_path / "ray.txt").code == 0
+    said = run("verify", episodes, store)
+    assert (said.code, said.out) == (3, "") and f"2 citations of 1 episodes made on version {before[:12]}" in said.err
+    assert "this store is at" in said.err and "--snapshot" in said.err and "✗" not in said.err
+    assert run("verify", episodes, store, "--snapshot", "before").code == 0
+    assert run("verify", episodes, store, "--snapshot", "after").code == 4
+    (tmp_path / "all.toml").write_text("")
+    assert run("verify", episodes, tmp_path / "all.toml", "--snapshot", "before").code == 8
+    run("ask", store, QUESTION, "--policy", endpoint, "--out", episodes)
+    said = run("verify", episodes, store, "--json")
+    assert said.code == 0 and [row["holds"] for row in said.json()] == [True, True] and "not counted" in said.err
+    episodes.write_text(episodes.read_text().replace('"quote": "Spielberg was born', '"quote": "Spielberg was bred'))
+    assert run("verify", episodes, store).code == 7
+    episodes.write_text("")
+    assert run("verify", episodes, store).code == 3
 
 
 @pytest.mark.parametrize(
@@ -333,13 +350,36 @@ def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) ->
     episode = asyncio.run(once())
     assert episode.answer is not None and episode.answer.text == "Cincinnati, Ohio"
     assert episode.stop == "answered" and episode.fingerprint == session.store.fingerprint
+    named = sleuth.Session.open(store, policy=endpoint, strategy="naive-rag")
+    assert named.strategy == sleuth.STRATEGIES["naive-rag"]
+    with pytest.raises(ConfigError, match="did you mean 'naive-rag'"):
+        sleuth.Session.open(store, policy=endpoint, strategy="naive-rga")
 
 
 def test_strategies_are_measured_side_by_side(run: Run, store: Path, endpoint: str, tmp_path: Path) -> None:
     arguments = ("eval", "hotpotqa_s", "--store", store, "--policy", endpoint, "--limit", 2, "--out", tmp_path / "out")
     said = run(*arguments, "--strategy", "naive-rag, closed-book", "--json")
     assert said.code == 0, said.err
+    assert "hotpotqa_s: 2 of 5 questions; 0 of the 2 that mark their evidence have it in this store" in said.err
     assert [report["name"] for report in said.json()] == ["naive-rag", "closed-book"]
     again = run(*arguments, "--strategy", "naive-rag, closed-book", "--resume")
     assert again.code == 0 and "closed-book" in again.out
     assert len((tmp_path / "out" / "naive-rag.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "words"),
+    [
+        ("", (), "found no row at all"),
+        ('{"id": "a", "qestion": "Who?", "answers": ["x"]}', (), "found 1 rows that cannot be used"),
+        ('{"id": "a", "question": "Who?", "answers": ["x"]}', ("--reporting",), "found none among 1"),
+        ('{"id": "a", "question": "LONG", "answers": ["x"]}', (), "with an episode, found none"),
+    ],
+)
+def test_an_evaluation_of_nothing_is_an_error(
+    rows: str, options: tuple[str, ...], words: str, run: Run, store: Path, endpoint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "q.jsonl").write_text(rows.replace("LONG", "x" * 100_000))
+    arguments = ("--store", store, "--policy", endpoint, "--strategy", "naive-rag", "--out", tmp_path / "out")
+    said = run("eval", tmp_path / "q.jsonl", *arguments, *options)
+    assert said.code == 3 and words in said.err.replace("\n", " "), said.err

@@ -73,6 +73,12 @@ def test_a_stores_search_is_ranked(
     assert found["evidence not in the store"] == 1 and found["bad"][0].startswith("task q5: 'supporting' must name")
     code, _, err = run(capsys, "rank", tmp_path / "store", "nq_open")
     assert code != 0 and "no question marks its documents" in " ".join(err.split())
+    build([Document("other", "Nothing of it.")], tmp_path / "other")
+    code, out, err = run(capsys, "rank", tmp_path / "other", "cranfield")
+    assert (code, out) == (3, "") and "found 0 of 5" in " ".join(err.split())
+    (tmp_path / "none.jsonl").write_text("")
+    code, _, err = run(capsys, "rank", tmp_path / "other", tmp_path / "none.jsonl")
+    assert code == 3 and "found no row at all" in " ".join(err.split())
 
 
 def test_stored_answers_are_judged_and_held_against_the_metrics(

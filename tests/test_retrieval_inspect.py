@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sleuth.cli import app
 from sleuth.corpora.errors import ConfigError, InputError
-from sleuth.retrieval import recall
+from sleuth.retrieval import plan, recall
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.inspect import describe, frontier
 from sleuth.retrieval.recall import Point
@@ -45,8 +45,12 @@ def test_parts_are_the_files_and_the_index_is_told(store: Path) -> None:
     assert describe(store).indexed < describe(store).passages == describe(store).rows
 
 
-def test_tables_and_plots_are_shown(store: Path, tmp_path: Path) -> None:
+def test_tables_and_plots_are_shown(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "all vectors are compared" in run("inspect", str(store))
+    assert "compared exactly" in run("index", str(store))
+    with pytest.raises(InputError, match=r"vectors are few enough to be compared exactly; there is no curve"):
+        run("inspect", str(store), "--plot", str(tmp_path / "c.svg"))
+    monkeypatch.setattr(plan, "FLAT_BYTES", 1000)
     with pytest.raises(InputError, match="no index with a curve; `sleuth index"):
         run("inspect", str(store), "--plot", str(tmp_path / "c.svg"))
     assert "recall@10" in run("index", str(store), "--kind", "rabitq")

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,10 +21,14 @@ from starlette.routing import Route
 
 from sleuth.agents.tools import search_tool
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.records import Document
+from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.records import Hit
 from sleuth.retrieval.remote import RemoteRetriever, disk_cache, open_store
+from sleuth.retrieval.route import Routed
 from sleuth.retrieval.sharded import MOST, Hits, Sharded
+from sleuth.retrieval.sources import open_any
 from sleuth.retrieval.store import Datastore
 from sleuth.serving.app import make_app, open_server
 from sleuth.serving.batch import Limits
@@ -74,6 +79,37 @@ def url(folder: Path) -> Iterator[str]:
         use_hash_embedder(patch)
         with serving(make_app(open_server(folder / "whole"))) as address:
             yield address
+
+
+def test_an_empty_text_is_in_no_order_whoever_evaluates_the_filter(tmp_path: Path) -> None:
+    dates = {"old": "1980", "new": "2001-05", "undated": ""}
+    build(
+        [Document(id_, f"The mill {id_} grinds.", date=date, metadata={"built": date}) for id_, date in dates.items()],
+        tmp_path / "s",
+    )
+    rows = ", ".join(f"('{id_} mill grinds', '{date}', '{date}')" for id_, date in dates.items())
+    duckdb.execute(f"COPY (FROM (VALUES {rows}) AS mills(mill, date, built)) TO '{tmp_path / 'mills.parquet'}'")
+    (tmp_path / "all.toml").write_text(
+        '[sources.rows]\nkind = "tables"\npath = "mills.parquet"\n[sources.pages]\nkind = "store"\npath = "s"\n'
+    )
+    store, sources = Datastore.open(tmp_path / "s"), open_any(tmp_path / "all.toml")
+    assert isinstance(sources, Routed)
+    with serving(make_app(open_server(tmp_path / "s"))) as url:
+        for field in ("date", "built"):
+            for operator, value in (("<", "z"), ("<=", "z"), (">", ""), (">=", "")):
+                where = {field: {operator: value}}
+                assert sorted(store.matching(where)) == ["new", "old"]
+                for asked in (store, RemoteRetriever(url), *sources.sources.values()):
+                    found = " ".join(hit.passage.text for hit in asked.search(["mill grinds"], 9, where)[0])
+                    assert "old" in found and "new" in found and "undated" not in found, (asked, where)
+    assert store.matching({"date": ""}) == ["undated"]
+    assert len(store.matching({"date": {"!=": "1980"}})) == 2
+    assert grow.delete(tmp_path / "s", where={"date": {"<": 1990}}).deleted == 1
+
+
+def test_an_address_that_is_no_server_of_a_store_is_named(url: str) -> None:
+    with pytest.raises(StoreError, match=r"/search: no sleuth server here; expected http://HOST:PORT"):
+        open_store(f"{url}/search")
 
 
 def scripted(*replies: Callable[[], Response], fingerprint: str = "f1") -> tuple[Starlette, list[str]]:

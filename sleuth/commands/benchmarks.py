@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.terminal import emit, progress, say, table
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sleuth.eval.records import Benchmark, Task
     from sleuth.eval.report import Report
     from sleuth.retrieval.records import Retriever
-    from sleuth.retrieval.store import Datastore
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 PlaceOption = Annotated[
@@ -63,10 +62,10 @@ def benchmarks(
     tasks = chosen.load(data or place, bad.append)
     found = _held(chosen, tasks, bad)
     if store is not None:
-        from sleuth.eval.load import resolved
+        from sleuth.eval.load import holds, resolved
         from sleuth.retrieval.store import Datastore
 
-        kept = resolved(tasks, functools.partial(_holds, Datastore.open(store)), bad.append)
+        kept = resolved(tasks, functools.partial(holds, Datastore.open(store)), bad.append)
         found["evidence not in the store"] = len(tasks) - len(kept)
     if documents is not None:
         found["documents"] = _written(chosen, data or place, documents)
@@ -94,17 +93,24 @@ def rank(
     Each question is searched once, as it stands. Example: sleuth rank store scifact --data data
     """
     from sleuth.eval.benchmarks import benchmark as find
-    from sleuth.eval.load import resolved, select
+    from sleuth.eval.load import holds, none_usable, resolved, select
     from sleuth.retrieval.store import Datastore
 
     chosen, place = find(benchmark)
     bad: list[str] = []
-    loaded = [task for task in chosen.load(data or place, bad.append) if task.supporting]
+    found = chosen.load(data or place, bad.append)
+    loaded = [task for task in found if task.supporting]
+    drawn = select(loaded, limit, seed, reporting)
+    if not found or (loaded and not drawn):
+        raise none_usable(benchmark, len(found), bad)
     if not loaded:
         raise ConfigError(f"{benchmark}: no question marks its documents, so that nothing can be ranked")
     opened = Datastore.open(store)
     retriever = opened.retriever(mode)  # type: ignore[arg-type] # it says itself which modes there are
-    tasks = resolved(select(loaded, limit, seed, reporting), functools.partial(_holds, opened), bad.append)
+    tasks = resolved(drawn, functools.partial(holds, opened), bad.append)
+    if not tasks:
+        raise InputError(f"{benchmark}: expected questions with their documents in {store}, found 0 of {len(drawn)}; "
+                         f"{bad[-1]}")  # fmt: skip
     with progress() as tell:
         report = asyncio.run(_ranked(chosen, tasks, bad, retriever, k, run, functools.partial(tell, "questions")))
     if as_json:
@@ -139,14 +145,6 @@ async def _ranked(
         out=path,
         progress=tell,
     )
-
-
-def _holds(store: Datastore, doc_id: str) -> bool:
-    try:
-        store.document(doc_id)
-    except KeyError:
-        return False
-    return True
 
 
 def _figures(report: Report, k: int) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sleuth.agents.records import Episode, to_json
-from sleuth.corpora.errors import InputError
+from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.exits import CODES
 from sleuth.terminal import emit, out, say, table
+
+if TYPE_CHECKING:
+    from sleuth.retrieval.records import Retriever
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 
@@ -54,35 +57,61 @@ def _chosen(file: Path, prefix: str, every: bool) -> list[Episode]:
 def verify(
     file: Annotated[Path, typer.Argument(help="A JSONL file of episodes.")],
     store: Annotated[Path, typer.Argument(help="The datastore, or sources file, they were run on.")],
+    snapshot: Annotated[str, typer.Option(metavar="NAME", help="The version that is pinned by this name.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute every kept citation from the store alone; leaves with 7 when one does not hold.
 
     A citation holds when it names this store's fingerprint, its passage and span exist, the store's characters there
     equal the quote, and the run had retrieved the passage. Counted beside that: whether quotes carry the answer, and
-    whether each shares a word with it or the question. Example: sleuth verify runs/ask.jsonl store
+    whether each shares a word with it or the question. Episodes of another store, or of another version of this one,
+    are told apart and not counted. Example: sleuth verify runs/ask.jsonl store
     """
     from sleuth.agents import cite, episodes
-    from sleuth.agents.minds import minds
-    from sleuth.retrieval.sources import open_any
 
     bad_lines: list[str] = []
     rows: list[dict[str, Any]] = []
-    searched = open_any(store, minds=minds())  # none of them is asked: what was cited is only fetched
+    others: dict[str, list[int]] = {}  # version -> citations of each of its episodes
+    searched = _opened(store, snapshot)
+    version, here = searched.fingerprint, 0
     for episode in episodes.read(file, bad=bad_lines.append):
-        for check in cite.verify(episode, searched):
-            rows.append({"episode": episode.id, **asdict(check), "holds": check.holds})
+        checks = cite.verify(episode, searched)
+        if episode.fingerprint not in ("", version):
+            others.setdefault(episode.fingerprint, []).append(len(checks))
+            continue
+        here += 1
+        rows += [{"episode": episode.id, **asdict(check), "holds": check.holds} for check in checks]
     for line in bad_lines:
         say(line)
+    for other, counts in others.items():
+        say(f"{sum(counts)} citations of {len(counts)} episodes made on version {other[:12]}…; this store is at "
+            f"{version[:12]}…: not counted")  # fmt: skip
     if as_json:
         for row in rows:
             emit(row)
-    else:
+    elif here:
         _summary(rows)
     if bad_lines:
         raise InputError(f"{file}: {len(bad_lines)} lines are not episodes; the others were checked")
+    if not here:
+        elsewhere = sum(map(len, others.values()))
+        found = f"{elsewhere} of other versions; --snapshot opens a pinned one" if elsewhere else "none"
+        raise InputError(f"{file}: expected at least one episode of version {version[:12]}… of {store}, found {found}")
     if not all(row["holds"] for row in rows):
         raise typer.Exit(CODES["verification"])
+
+
+def _opened(store: Path, snapshot: str) -> Retriever:
+    from sleuth.agents.minds import minds
+    from sleuth.retrieval.remote import is_address
+    from sleuth.retrieval.sources import is_sources, open_any
+    from sleuth.retrieval.store import Datastore
+
+    if not snapshot:
+        return open_any(store, minds=minds())  # none of them is asked: what was cited is only fetched
+    if is_address(store) or is_sources(store):
+        raise ConfigError(f"--snapshot: expected the folder of a datastore, found {store}")
+    return Datastore.open(store, snapshot=snapshot)
 
 
 def _summary(rows: list[dict[str, Any]]) -> None:

@@ -61,9 +61,9 @@ def evaluate(
 ) -> None:
     """Score strategies on a benchmark: answers, evidence, citations, causes, cost, with bootstrap intervals.
 
-    Writes report.html, .md, .json, .csv and every episode. Example: sleuth eval hotpotqa_s --store store --limit 20;
-    then, after a change of metrics: sleuth eval hotpotqa_s --rescore runs/eval/decompose.jsonl; many at once:
-    sleuth eval recipes/matrix.toml --data data --out runs/matrix
+    Writes report.html, .md, .json, .csv and every episode. Example: sleuth eval mine/questions.jsonl --store store;
+    then, after a change of metrics: sleuth eval mine/questions.jsonl --rescore runs/eval/decompose.jsonl; many at
+    once: sleuth eval recipes/matrix.toml --data data --out runs/matrix
     """
     if rescore:
         _refuse(context, "--rescore", _RESCORE)
@@ -104,6 +104,7 @@ def evaluate(
                     budget=Budget(searches=searches),
                     command=typed(),
                     progress=tell,
+                    tell=say,
                 )
             )
     if reports:
@@ -189,6 +190,7 @@ def _plan_table(planned: Sequence[Planned], on_stdout: bool) -> None:
 
 
 def _told(reports: list[Report], folder: Path, as_json: bool) -> None:
+    """The figures and where they lie; raises `InputError` where not one question has an episode."""
     if as_json:
         for found in reports:
             emit(found.to_json())
@@ -197,6 +199,9 @@ def _told(reports: list[Report], folder: Path, as_json: bool) -> None:
     for note in dict.fromkeys(note for found in reports for note in found.notes):
         say(note)
     say(f"{folder / 'report.html'}; figures and episodes beside it")
+    if not any(row.episode_id for found in reports for row in found.scored):
+        why = next((row.error for found in reports for row in found.scored if row.error), "no question was left")
+        raise InputError(f"expected at least one question with an episode, found none: {why}")
 
 
 def typed() -> str:

@@ -79,13 +79,17 @@ def inspect(
     """
     from sleuth.retrieval.inspect import describe, frontier
     from sleuth.retrieval.inspect import plot as draw
+    from sleuth.retrieval.plan import plan as planned
     from sleuth.retrieval.plan import size
 
     if plot is not None and plot.suffix not in PLOTS:
         raise InputError(f"--plot {plot}: expected a file that ends in {' or '.join(PLOTS)}, found {plot.suffix!r}")
     found = describe(store)
     if plot is not None and not found.curve:
-        raise InputError(f"--plot: {store} has no index with a curve; `sleuth index {store}` measures one")
+        exact = planned(found.rows, found.dims).kind == "flat"  # what `sleuth index` would make of it
+        few = f"{found.rows:,} vectors are few enough to be compared exactly; there is no curve"
+        none = f"has no index with a curve; `sleuth index {store}` measures one"
+        raise InputError(f"--plot: {store}: {few if exact else none}")
     if plot is not None:
         draw(found, plot)
     if as_json:

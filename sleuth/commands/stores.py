@@ -216,6 +216,6 @@ def sql(
         for row in rows:
             emit(dict(zip(columns, row, strict=True)))
     else:
-        table(columns, rows)
+        table(columns, rows, raw=True)
     if len(rows) == limit:
         say(f"the first {limit:,} rows; --limit shows more")
