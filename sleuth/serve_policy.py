@@ -8,11 +8,13 @@ whole text in one piece, because a policy gives its completion whole.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -55,21 +57,54 @@ class Call:
     token_ids: bool
 
 
-def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8700, adapters: bool = False) -> None:
-    """Serve until interrupted; an address that others can reach needs the key in the environment."""
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of ``host``, taken before anything is opened that takes time; `run_app` listens there.
+
+    Raises `ConfigError` for an address that others can reach while the environment holds no key, and for one that is
+    taken or is not of this machine.
+    """
+    if host not in LOCAL and not os.environ.get(KEY, ""):
+        raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        try:
+            places = {(row[0], row[4]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+            found = [stack.enter_context(_bound(*place)) for place in sorted(places)]
+        except OSError as error:
+            expected = "expected an address of this machine with a free port (--port 0 takes one)"
+            raise ConfigError(f"cannot serve on {host}, port {port}: {expected}; found: {error.strerror}") from error
+        stack.pop_all()
+    return found
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the other family has a socket of its own
+    try:
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def run_app(app: Any, sockets: list[socket.socket], **options: Any) -> None:
+    """Answer on `bind`'s sockets until interrupted."""
     import uvicorn
 
-    key = os.environ.get(KEY, "")
-    if host not in LOCAL and not key:
-        raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
-    uvicorn.run(
-        make_app(policy, key, adapters),
-        host=host,
-        port=port,
-        log_level="info",
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    from sleuth.terminal import say
+
+    for host, port in (place.getsockname()[:2] for place in sockets):
+        say(f"serving on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C to stop)")
+    config = uvicorn.Config(app, log_level="info", access_log=False, **options)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets)
+
+
+def serve(policy: Policy, sockets: list[socket.socket], adapters: bool = False) -> None:
+    """Serve until interrupted."""
+    run_app(make_app(policy, os.environ.get(KEY, ""), adapters), sockets, timeout_graceful_shutdown=5)
 
 
 def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:

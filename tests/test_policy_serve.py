@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from sleuth import cli
 from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Completion, Message, Policy, PolicyError, Sampling
 from sleuth.corpora.errors import ConfigError
-from sleuth.serve_policy import make_app, serve
+from sleuth.serve_policy import bind, make_app
 from tests import tiny_model
 from tests.scripted import ScriptedPolicy
 
@@ -134,7 +136,26 @@ def test_who_is_let_in() -> None:
 def test_open_addresses_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLEUTH_SERVE_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached from outside: set SLEUTH_SERVE_KEY"):
-        serve(ScriptedPolicy(lambda messages: "fine"), "0.0.0.0")
+        bind("0.0.0.0", 0)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(*_: Any, **__: Any) -> None:
+        raise AssertionError("a store or policy was opened")
+
+    monkeypatch.setattr("sleuth.agents.policy.open_policy", opened)
+    monkeypatch.setattr("sleuth.serving.app.open_server", opened)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command in (["serve-policy"], ["serve", "nowhere"]):
+            with pytest.raises(SystemExit, match="8"):
+                cli.main([*command, "--port", port])
+            said = capsys.readouterr().err
+            assert said.startswith(f"error: cannot serve on 127.0.0.1, port {port}: expected") and "in use" in said
+    (free,) = bind("127.0.0.1", 0)
+    free.close()
 
 
 def test_a_client_that_goes_away_cancels_its_request() -> None:
