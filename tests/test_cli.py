@@ -177,6 +177,11 @@ def test_resuming_a_finished_run_asks_nothing_again(run: Run, store: Path, endpo
     again = run(*arguments, "--resume")
     server_down.undo()
     assert again.code == 0 and again.json()[0]["answer"] == first["answer"]
+    kept = (tmp_path / "e.jsonl").read_text()
+    assert kept.count("\n") == 1, "nothing was added"
+    (tmp_path / "e.jsonl").unlink()
+    assert run(*arguments, "--resume").code == 0
+    assert (tmp_path / "e.jsonl").read_text().count("\n") == 1, "killed before it was written, it is written now"
 
 
 def test_a_budget_that_runs_out_gives_the_best_answer_so_far(
