@@ -138,6 +138,10 @@ def test_a_recipe_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (adapter / "adapter_model.safetensors").is_file() and len(records) == 3
     assert said[0] == "6 tasks, 2 held out, 2 x 2 rollouts a step" and said[-1].startswith("step 3/3")
     resolved = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    kept = [json.loads(line) for line in (tmp_path / "out" / "episodes" / "step-00001.jsonl").open()]
+    assert {row["config"]["policy"].partition(":")[2] for row in kept} == {"training out"}  # not the untrained base
+    assert all(re.search(r"\+out@0$", step["completion"]["policy_version"]) for row in kept for step in row["steps"]
+               if step["completion"])  # fmt: skip
     assert resolved["seed"] == 3 and resolved["rl"]["spec"]["algorithm"]["clip_high"] == 0.3
     write(tmp_path, path.read_text().replace("steps = 3", "steps = 4"))  # a run can be made longer
     recipe.run(str(path), str(tmp_path / "out"), resume=True, progress=said.append)

@@ -176,7 +176,7 @@ def _engine(rollout: RolloutSpec, path: str | Path, model: Any, tokenizer: Any, 
     from sleuth.training.engines import RemoteEngine
 
     if not rollout.server:
-        return EmbeddedPolicy(path, device=device, max_batch=16)
+        return EmbeddedPolicy(path, device=device, max_batch=16, run=out.name)
     grammars = Grammars(tokenizer, model.config.vocab_size, end_tokens(model))
     return RemoteEngine(rollout.server, grammars, out / "serving", rollout.constrain)
 
