@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+ALIAS = "sleuth"
+"""A name for whatever policy is served, beside its own."""
 KEY = "SLEUTH_SERVE_KEY"
 """Environment variable with the key that clients must send."""
 MAX_BODY_BYTES = 4 * 2**20
@@ -111,7 +113,8 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
     """The ASGI application; with a ``key`` each request must carry it, without one it must come from this machine.
 
     ``adapters`` lets a client name a folder of this machine whose LoRA adapter is taken up while requests run, for a
-    trainer: the routes of vLLM's runtime LoRA updating. One adapter is held at a time, whatever name a request gives.
+    trainer: the routes of vLLM's runtime LoRA updating. One adapter is held at a time, whatever name a request gives;
+    without it a request for another model than the one that is served gets 404.
     """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -120,8 +123,8 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
     waiting = 0
 
     async def models(request: Request) -> Response:
-        model = {"id": policy.name, "object": "model", "created": 0, "owned_by": "sleuth"}
-        return JSONResponse({"object": "list", "data": [model]})
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "sleuth"} for name in (policy.name, ALIAS)]
+        return JSONResponse({"object": "list", "data": data})
 
     async def chat(request: Request) -> Response:
         nonlocal waiting
@@ -129,7 +132,11 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
             return _error(503, "overloaded", f"{MAX_WAITING} requests are in flight", {"retry-after": "1"})
         waiting += 1
         try:
-            call = read_call(await _body(request))
+            body = await _body(request)
+            call = read_call(body)
+            if not adapters and (named := body.get("model")) not in (None, "", policy.name, ALIAS):
+                said = f"model: expected {policy.name} or {ALIAS}, found {named!r}"
+                return _error(404, "model_not_found", said)
             completion = await _unless_gone(request, policy.sample(call.messages, call.sampling, call.schema))
             return _reply(completion, call, policy.name)
         except PolicyError as error:

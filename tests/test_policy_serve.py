@@ -22,7 +22,7 @@ from sleuth.serve_policy import bind, make_app
 from tests import tiny_model
 from tests.scripted import ScriptedPolicy
 
-ASK = {"model": "any", "messages": [{"role": "user", "content": "Who?"}]}
+ASK = {"model": "sleuth", "messages": [{"role": "user", "content": "Who?"}]}
 
 
 def client(policy: Policy, key: str = "", **headers: str) -> httpx.AsyncClient:
@@ -50,6 +50,15 @@ def test_models_and_a_completion() -> None:
             assert done["choices"][0]["finish_reason"] == "stop" and done["usage"]["total_tokens"] == 2
 
     asyncio.run(run())
+
+
+def test_another_model_than_the_one_that_is_served_is_not_found() -> None:
+    policy = ScriptedPolicy(lambda messages: "fine")
+    done = post(policy, {**ASK, "model": "nope"})
+    assert done.status_code == 404 and done.json()["error"]["code"] == "model_not_found" and not policy.seen
+    assert done.json()["error"]["message"] == "model: expected scripted or sleuth, found 'nope'"
+    for named in ("scripted", "sleuth", None):
+        assert post(policy, {**ASK, "model": named}).json()["model"] == "scripted"
 
 
 def test_stream_ends_with_done() -> None:
@@ -214,7 +223,7 @@ def real_server(tmp_path: Path) -> Iterator[Callable[[Policy], str]]:
 def test_the_embedded_policy_over_http(real_server: Callable[[Policy], str], tmp_path: Path) -> None:
     """Over a real socket the same request gives the same text, ids and log-probabilities as in-process."""
     policy = EmbeddedPolicy(tiny_model.make(tmp_path), dtype="float32", device="cpu")
-    remote = OpenAIPolicy(real_server(policy), "tiny", token_ids=True)
+    remote = OpenAIPolicy(real_server(policy), policy.name, token_ids=True)
     schema = {"type": "object", "properties": {"a": {"enum": ["one", "two", "three"]}}, "required": ["a"]}
     schema["additionalProperties"] = False
 

@@ -51,6 +51,8 @@ def serve_policy(
 ) -> None:
     """Serve a policy as an OpenAI-compatible endpoint (chat completions), for other tools and machines.
 
+    Requests name the model as /v1/models lists it, or sleuth; with --adapters any name goes.
+
     Example: sleuth serve-policy --port 8700, then elsewhere: sleuth ask store "..." --policy http://127.0.0.1:8700/v1#sleuth
     """
     from sleuth.agents.policy import open_policy
