@@ -6,6 +6,7 @@ named when it is read, and the others are still good.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +27,13 @@ def append(path: str | Path, episode: Episode) -> None:
         file.write(line.encode("utf-8", errors="surrogatepass"))
         file.flush()
         os.fsync(file.fileno())
+
+
+def holds(path: str | Path, episode: Episode) -> bool:
+    """Whether the file has this very episode, whenever it was made."""
+    same = episode_from_json(json.loads(json.dumps(to_json(episode))))
+    stored = read(path, bad=lambda message: None) if Path(path).is_file() else ()
+    return any(dataclasses.replace(old, timing=same.timing) == same for old in stored)
 
 
 def read(path: str | Path, bad: Callable[[str], None] | None = None) -> Iterator[Episode]:

@@ -57,7 +57,7 @@ STRATEGIES: dict[str, Strategy] = {
 DEFAULT = "decompose"
 
 
-def strategy(name: str, **changes: Any) -> Strategy:
+def strategy(name: str, /, **changes: Any) -> Strategy:
     """The named strategy with some choices changed; an unknown name, key or value raises `ConfigError`."""
     if name not in STRATEGIES:
         raise ConfigError(f"unknown strategy {name!r}{nearest(name, STRATEGIES)}; known: {', '.join(STRATEGIES)}")

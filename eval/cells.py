@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sleuth.agents.context import Context
@@ -78,6 +79,10 @@ class Planned:
     currency: str = ""
 
 
+UNBUILT = SimpleNamespace(fingerprint="")
+"""Stands for an own store in a plan: no episode is over it yet."""
+
+
 class Opened:
     """The stores and policies of a matrix, each opened once; the own stores built where they are missing."""
 
@@ -93,7 +98,8 @@ class Opened:
             raise ConfigError(f"benchmark {benchmark.name} has no corpus of its own: name a store for it")
         return str(self.out / "stores" / benchmark.corpus) if store == OWN else store.format(corpus=benchmark.corpus)
 
-    def store(self, store: str, benchmark: Benchmark) -> Any:
+    def store(self, store: str, benchmark: Benchmark, build: bool = True) -> Any:
+        """Without ``build``, an own store that is missing is `UNBUILT`."""
         from sleuth.retrieval.build import build_once
         from sleuth.retrieval.store import Datastore
 
@@ -101,6 +107,8 @@ class Opened:
         if folder not in self._stores:
             if store == OWN and not Path(folder).exists():
                 source = corpus_path(benchmark.corpus, self.matrix.data or None)
+                if not build:
+                    return UNBUILT
                 build_once([source], folder, progress=lambda stage, *state: self.progress(f"build {stage}", *state))
             self._stores[folder] = Datastore.open(folder)
         return self._stores[folder]
@@ -126,7 +134,7 @@ def weights_of(policy: Policy) -> str:
     return policy.weights if isinstance(policy, EmbeddedPolicy) else ""
 
 
-def cells(matrix: Matrix, out: Path, opened: Opened) -> list[Cell]:
+def cells(matrix: Matrix, out: Path, opened: Opened, build: bool = True) -> list[Cell]:
     """All cells, policy by policy (one engine at a time), then strategy by strategy over all benchmarks."""
     tasks: dict[str, tuple[Benchmark, tuple[Task, ...], tuple[str, ...]]] = {}
     for name in matrix.benchmarks:
@@ -143,7 +151,7 @@ def cells(matrix: Matrix, out: Path, opened: Opened) -> list[Cell]:
         run += [store] if len(matrix.stores) > 1 else []
         run += [f"seed {seed}"] if matrix.repeats > 1 else []
         for chosen, drawn, bad_rows in tasks.values():
-            searched = opened.store(store, chosen)
+            searched = opened.store(store, chosen, build)
             context = _context(matrix, opened.policy(spec), chosen_strategy, searched, seed)
             config = resolved(context, searched)
             path = out / "episodes" / _file(chosen.name, run, config, weights[spec])
@@ -214,13 +222,13 @@ async def run(
     """The reports of all cells, in the order of the benchmarks; written to ``out`` even when the run is stopped.
 
     ``reuse``: folders whose episodes are taken over; with ``stored_only`` nothing is run: the reports are over what
-    there is; ``show`` is handed the plan first and says whether to go on;
+    there is; ``show`` is handed the plan first, before stores are built, and says whether to go on;
     ``changes`` replace keys of the file.
     """
     matrix, out = read(path, **changes), Path(out)
     tell = progress or (lambda stage, done, total: None)
     opened = Opened(matrix, out, tell)
-    made = cells(matrix, out, opened)
+    made = cells(matrix, out, opened, build=stored_only or show is None)
     own = out / "episodes"
     stored = {**index(reuse), **index([own] if own.is_dir() else [])}
     if stored_only:
@@ -231,6 +239,8 @@ async def run(
             raise InputError(f"{path}: expected episodes with these settings, weights and stores; none in {looked}")
     if show and not show(plan(matrix, made, stored)):
         return []
+    if any(cell.config["fingerprint"] == UNBUILT.fingerprint for cell in made):
+        made = cells(matrix, out, opened)
     reports: list[Report] = []
     engine = None
     try:

@@ -82,6 +82,7 @@ def deploy(stores: Mapping[str, str], deadline_s: float = 5.0, replicas: int = 1
 
 
 def main() -> None:
+    from sleuth.serve_policy import bind
     from sleuth.serving.app import Server, serve
     from sleuth.serving.batch import Limits
     from sleuth.serving.live import Gateway
@@ -92,9 +93,10 @@ def main() -> None:
     parser.add_argument("--deadline-s", type=float, default=10.0)
     parser.add_argument("--replicas", type=int, default=1)
     options = parser.parse_args()
+    sockets = bind("127.0.0.1", options.port)
     stores = {f"shard{number}": path for number, path in enumerate(options.stores)}
     sharded = deploy(stores, 0.8 * options.deadline_s, options.replicas)
-    serve(Server(Gateway(sharded), Limits(deadline_s=options.deadline_s), reload_s=0), port=options.port)
+    serve(Server(Gateway(sharded), Limits(deadline_s=options.deadline_s), reload_s=0), sockets)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.errors import InputError
 from sleuth.corpora.records import Scalar
 from sleuth.retrieval.records import Filter
 
@@ -56,7 +56,7 @@ class Catalog:
             return select(self._open(), query, limit, seconds, "views: documents, passages")
 
     def mask(self, where: Filter) -> np.ndarray:
-        """(documents,) bool: which documents a filter allows, in store order; raises `ConfigError`."""
+        """(documents,) bool: which documents a filter allows, in store order; raises `InputError`."""
         import duckdb
 
         known = dict.fromkeys(COLUMNS, True) | {name: kind == "str" for name, (_, kind) in self.fields.items()}
@@ -70,7 +70,7 @@ class Catalog:
                 try:
                     self._masks[key] = self._open().execute(statement, values).fetchnumpy()["ok"].astype(bool)
                 except (duckdb.Error, UnicodeError, TypeError) as error:
-                    raise ConfigError(f"filter {dict(where)!r} does not fit the fields' types: {error}") from error
+                    raise InputError(f"filter {dict(where)!r} does not fit the fields' types: {error}") from error
             return self._masks[key]
 
     def _open(self) -> duckdb.DuckDBPyConnection:
@@ -140,13 +140,13 @@ def condition(where: Filter, known: Mapping[str, bool]) -> tuple[str, list[Scala
     """SQL that holds where a filter does, and its values; ``known`` says of each field whether it is text.
 
     A text that is empty is one that is missing (a document without a date): like NULL it is in no order. Raises
-    `ConfigError` for a field that is not known, or an operator that is none.
+    `InputError` for a field that is not known, or an operator that is none.
     """
     parts: list[str] = ["true"]
     values: list[Scalar] = []
     for field, wanted in where.items():
         if field not in known:
-            raise ConfigError(f"filter: unknown field {field!r}; known fields: {', '.join(known)}")
+            raise InputError(f"filter: unknown field {field!r}; known fields: {', '.join(known)}")
         is_text = known[field]
         for operator, value in _comparisons(field, wanted):
             name = quoted(field)
@@ -180,7 +180,7 @@ def _comparisons(field: str, wanted: Any) -> Sequence[tuple[str, Any]]:
         for operator, value in wanted.items():
             if operator not in OPERATORS or isinstance(value, list | tuple | Mapping):
                 known = " ".join(OPERATORS)
-                raise ConfigError(
+                raise InputError(
                     f"filter on {field!r}: expected an operator of {known} with a value, found {operator!r}"
                 )
         return list(wanted.items())

@@ -59,7 +59,7 @@ def delete(store: str | Path, ids: Iterable[str] = (), where: Filter | None = No
     """Delete documents by id, and those that satisfy a filter, in one commit.
 
     By id the cost is one look-up a segment and one bitmap for each segment that holds any; a filter reads the metadata
-    of all documents. Raises `ConfigError` for an unknown field, `StoreError` for a store that is being built.
+    of all documents. Raises `InputError` for an unknown field, `StoreError` for a store that is being built.
     """
     from sleuth.retrieval.store import Datastore
 

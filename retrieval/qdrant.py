@@ -145,7 +145,7 @@ class Qdrant:
         must_not: list[Any] = [models.HasIdCondition(has_id=[_ABOUT])]
         for field, wanted in where.items():
             if field not in FIELDS and field not in self._fields:
-                raise ConfigError(
+                raise InputError(
                     f"filter: unknown field {field!r}; known fields: {', '.join([*FIELDS, *self._fields])}"
                 )
             conditions = wanted if isinstance(wanted, Mapping) else {"=": wanted}
@@ -156,7 +156,7 @@ class Qdrant:
 
 
 def _condition(field: str, operator: str, value: Scalar | Sequence[Scalar]) -> Any:
-    """One condition of Qdrant; raises `ConfigError` for what it cannot compare."""
+    """One condition of Qdrant; raises `InputError` for what it cannot compare."""
     from qdrant_client import models
 
     key = f"document.{field}"
@@ -170,7 +170,7 @@ def _condition(field: str, operator: str, value: Scalar | Sequence[Scalar]) -> A
         return models.FieldCondition(key=key, match=models.MatchAny(any=list(value)))
     if operator in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
         return models.FieldCondition(key=key, range=models.Range(**{BOUNDS[operator]: float(value)}))
-    raise ConfigError(f"filter: Qdrant cannot compare {field} {operator} {value!r}; only numbers have an order there")
+    raise InputError(f"filter: Qdrant cannot compare {field} {operator} {value!r}; only numbers have an order there")
 
 
 def _hits(points: Sequence[Any]) -> list[Hit]:

@@ -105,7 +105,7 @@ class Datastore:
         k hits come back where k documents satisfy it. ``effort`` overrides how much of an index is read; with
         ``dense_weight`` (0 to 1) ``hybrid`` adds up scores instead, the embedder's with that weight, and in stores of a
         static embedder it does so unasked. Raises
-        `InputError` for k below 1, `ConfigError` for a filter on an unknown field, `StoreError` where the installed
+        `InputError` for k below 1 and for a filter on an unknown field, `StoreError` where the installed
         embedder is not the one the store was built with.
         """
         if isinstance(queries, str):
@@ -218,7 +218,7 @@ class Datastore:
         return found
 
     def matching(self, where: Filter) -> list[str]:
-        """Ids of the documents that satisfy a filter, in store order; raises `ConfigError`."""
+        """Ids of the documents that satisfy a filter, in store order; raises `InputError`."""
         mask = self._catalog.mask(where) & self._alive
         ids = (segment.columns["id"] for segment in self._segments)
         return [id_ for column, rows in zip(ids, np.split(mask, self._first_documents[1:-1]), strict=False)

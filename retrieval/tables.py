@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.errors import InputError
 from sleuth.corpora.records import Document, Passage
 from sleuth.retrieval.catalog import condition, quoted, seal, select
 from sleuth.retrieval.lexical import Lexical
@@ -101,7 +101,7 @@ class Tables:
         """Rows with the words of a query, those of tables whose schema has them too before others.
 
         Where there is a writer of SQL and no filter, what its SELECT yields comes first. ``where`` names columns; a
-        table without one of them is left out, and `ConfigError` raised where no table has them all. What could not be
+        table without one of them is left out, and `InputError` raised where no table has them all. What could not be
         looked for stands in the result's ``missing``.
         """
         if isinstance(queries, str) or k < 1:
@@ -187,10 +187,10 @@ class Tables:
                         found = self._connection.execute(statement, values).fetchnumpy()["ok"]
                     masks[table.name] = found.astype(bool)
                 except (duckdb.Error, TypeError) as error:
-                    raise ConfigError(f"filter {dict(where)!r} does not fit table {table.name}: {error}") from error
+                    raise InputError(f"filter {dict(where)!r} does not fit table {table.name}: {error}") from error
         if not masks:
             known_fields = "; ".join(f"{table.name}: {', '.join(table.columns)}" for table in self.tables.values())
-            raise ConfigError(f"filter: no table has all of {', '.join(where)}; columns are {known_fields}")
+            raise InputError(f"filter: no table has all of {', '.join(where)}; columns are {known_fields}")
         return masks
 
     def _index(self, name: str) -> Lexical:

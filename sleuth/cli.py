@@ -1,15 +1,18 @@
 """The command line is the first door: a thin layer that reads arguments, calls one verb, and prints what came back.
 
 Results go to stdout, progress to stderr, ``--json`` gives NDJSON, and an expected failure ends in one line that starts
-with ``error:`` and an exit code of the table in `exits`. Anything heavy is imported inside a command.
+with ``error:`` and an exit code of the table in `exits`, wrong usage in typer's box. Anything heavy is imported
+inside a command.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,6 +45,13 @@ HELP = """Answer hard questions from your own documents, with every citation che
 [bold]sleuth build docs/ --out store[/]            index a folder
 [bold]sleuth ask store "Who designed ...?"[/]      plan, search, read, answer, cite
 """
+STDOUT = 1
+"""The descriptor."""
+GO_ON = {
+    "build": ": the same command goes on where it stopped",
+    "eval": ": what was answered is kept, and the same command with --resume goes on",
+    "train": ": the same command with --resume goes on from the last checkpoint",
+}
 app = typer.Typer(
     name="sleuth",
     help=HELP,
@@ -103,16 +113,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait starve other programs
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding has no sign for is escaped, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    code: Any = 0
+    with open(os.dup(STDOUT) if sys.stdout else os.devnull, "wb") as watched:  # rich closes what its reader has left
+        try:
+            code = _run(given)
+            print(end="", flush=True)
+        except BrokenPipeError:
+            if not _reader_gone(watched.fileno()):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # for what the interpreter still flushes
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> Any:
+    """The exit code of one command."""
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="sleuth")
+        app(args=arguments, prog_name="sleuth")
     except SleuthError as error:
         _fail(f"error: {error}")
-        sys.exit(exits.code_of(error))
-    except KeyboardInterrupt:
-        sys.exit(exits.CODES["interrupted"])
-    except BrokenPipeError:  # the reader of our stdout went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return exits.code_of(error)
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # typer and rich leave with 1 at any pipe that breaks
+            raise left.__context__ from None
+        command = arguments[0] if arguments else ""
+        if left.code == exits.CODES["interrupted"] and command != "ask":  # which names its episode's file
+            _fail(f"interrupted{GO_ON.get(command, '')}")
+        return left.code
+
+
+def _reader_gone(descriptor: int) -> bool:
+    """Whether nobody reads our stdout any more, as after `head`; a pipe that breaks elsewhere is a defect."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _fail(message: str) -> None:

@@ -8,11 +8,13 @@ whole text in one piece, because a policy gives its completion whole.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+ALIAS = "sleuth"
+"""A name for whatever policy is served, beside its own."""
 KEY = "SLEUTH_SERVE_KEY"
 """Environment variable with the key that clients must send."""
 MAX_BODY_BYTES = 4 * 2**20
@@ -55,28 +59,62 @@ class Call:
     token_ids: bool
 
 
-def serve(policy: Policy, host: str = "127.0.0.1", port: int = 8700, adapters: bool = False) -> None:
-    """Serve until interrupted; an address that others can reach needs the key in the environment."""
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of ``host``, taken before anything is opened that takes time; `run_app` listens there.
+
+    Raises `ConfigError` for an address that others can reach while the environment holds no key, and for one that is
+    taken or is not of this machine.
+    """
+    if host not in LOCAL and not os.environ.get(KEY, ""):
+        raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
+    with contextlib.ExitStack() as stack:
+        try:
+            places = {(row[0], row[4]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+            found = [stack.enter_context(_bound(*place)) for place in sorted(places)]
+        except OSError as error:
+            expected = "expected an address of this machine with a free port (--port 0 takes one)"
+            raise ConfigError(f"cannot serve on {host}, port {port}: {expected}; found: {error.strerror}") from error
+        stack.pop_all()
+    return found
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the other family has a socket of its own
+    try:
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def run_app(app: Any, sockets: list[socket.socket], **options: Any) -> None:
+    """Answer on `bind`'s sockets until interrupted."""
     import uvicorn
 
-    key = os.environ.get(KEY, "")
-    if host not in LOCAL and not key:
-        raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
-    uvicorn.run(
-        make_app(policy, key, adapters),
-        host=host,
-        port=port,
-        log_level="info",
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    from sleuth.terminal import say
+
+    for host, port in (place.getsockname()[:2] for place in sockets):
+        say(f"serving on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C to stop)")
+    config = uvicorn.Config(app, log_level="info", access_log=False, **options)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets)
+
+
+def serve(policy: Policy, sockets: list[socket.socket], adapters: bool = False) -> None:
+    """Serve until interrupted."""
+    run_app(make_app(policy, os.environ.get(KEY, ""), adapters), sockets, timeout_graceful_shutdown=5)
 
 
 def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
     """The ASGI application; with a ``key`` each request must carry it, without one it must come from this machine.
 
     ``adapters`` lets a client name a folder of this machine whose LoRA adapter is taken up while requests run, for a
-    trainer: the routes of vLLM's runtime LoRA updating. One adapter is held at a time, whatever name a request gives.
+    trainer: the routes of vLLM's runtime LoRA updating. One adapter is held at a time, whatever name a request gives;
+    without it a request for another model than the one that is served gets 404.
     """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
@@ -85,8 +123,8 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
     waiting = 0
 
     async def models(request: Request) -> Response:
-        model = {"id": policy.name, "object": "model", "created": 0, "owned_by": "sleuth"}
-        return JSONResponse({"object": "list", "data": [model]})
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "sleuth"} for name in (policy.name, ALIAS)]
+        return JSONResponse({"object": "list", "data": data})
 
     async def chat(request: Request) -> Response:
         nonlocal waiting
@@ -94,7 +132,11 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
             return _error(503, "overloaded", f"{MAX_WAITING} requests are in flight", {"retry-after": "1"})
         waiting += 1
         try:
-            call = read_call(await _body(request))
+            body = await _body(request)
+            call = read_call(body)
+            if not adapters and (named := body.get("model")) not in (None, "", policy.name, ALIAS):
+                said = f"model: expected {policy.name} or {ALIAS}, found {named!r}"
+                return _error(404, "model_not_found", said)
             completion = await _unless_gone(request, policy.sample(call.messages, call.sampling, call.schema))
             return _reply(completion, call, policy.name)
         except PolicyError as error:

@@ -62,7 +62,8 @@ class Session:
         out: str | Path | None = None,
         resume: bool = False,
     ) -> Episode:
-        """One episode, appended to ``out`` however it ended; ``resume`` continues the same run from its checkpoint.
+        """One episode, appended to ``out`` however it ended; ``resume`` continues the same run from its checkpoint, and
+        appends nothing where it adds nothing.
 
         Checkpoints stand beside ``out`` (suffix ``.checkpoints``); without ``out`` nothing is written.
         """
@@ -76,7 +77,7 @@ class Session:
             raise InputError(f"{path}: expected a file to append the episode to, found a folder")
 
         def written(episode: Episode) -> None:
-            if path is not None:
+            if path is not None and not (resume and episodes.holds(path, episode)):
                 episodes.append(path, episode)
 
         async with contextlib.AsyncExitStack() as stack:

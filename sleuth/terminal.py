@@ -6,6 +6,7 @@ NDJSON, one object a line. Text from pages and policies is shown through `plain`
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import os
@@ -55,8 +56,12 @@ def say(line: str) -> None:
 
 
 def emit(record: Mapping[str, Any]) -> None:
-    """One NDJSON line on stdout; half a character, as names of files may hold, is escaped."""
-    line = json.dumps(record, ensure_ascii=False, default=str)
+    """One NDJSON line on stdout; half a character, as names of files may hold, is escaped.
+
+    So is all that is not ASCII where stdout is not UTF-8: of other escapes not all are JSON's.
+    """
+    utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    line = json.dumps(record, ensure_ascii=not utf8, default=str)
     sys.stdout.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stdout.flush()
 

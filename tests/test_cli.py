@@ -179,6 +179,11 @@ def test_resuming_a_finished_run_asks_nothing_again(run: Run, store: Path, endpo
     again = run(*arguments, "--resume")
     server_down.undo()
     assert again.code == 0 and again.json()[0]["answer"] == first["answer"]
+    kept = (tmp_path / "e.jsonl").read_text()
+    assert kept.count("\n") == 1, "nothing was added"
+    (tmp_path / "e.jsonl").unlink()
+    assert run(*arguments, "--resume").code == 0
+    assert (tmp_path / "e.jsonl").read_text().count("\n") == 1, "killed before it was written, it is written now"
 
 
 def test_a_budget_that_runs_out_gives_the_best_answer_so_far(
@@ -272,13 +277,18 @@ def test_episodes_of_another_store_or_version_are_told_apart_from_citations_that
         (("ask", "TMP/nothing", "q"), 4, "nothing"),
         (("search", "STORE", "q", "--mode", "telepathy"), 8, "telepathy"),
         (("search", "STORE", "q", "--where", "year"), 3, "--where"),
-        (("search", "STORE", "q", "--where", "planet=mars"), 8, "planet"),
+        (("search", "STORE", "q", "--where", "planet=mars"), 3, "planet"),
+        (("search", "STORE", "q", "--where", "date~1990"), 3, "OPERATOR"),
         (("search", "TMP/nothing", "q"), 4, "nothing"),
         (("sql", "TMP/nothing", "select 1"), 4, "nothing"),
         (("build", "TMP/nothing", "--out", "TMP/new"), 3, "nothing"),
         (("build", "PAGES", "--out", "TMP/new", "--embedder", "telepathy"), 6, "telepathy"),
         (("build", "PAGES", "--out", "STORE", "--max-words", "50"), 4, "'max_words': 200"),
         (("build", "PAGES", "--out", "PAGES"), 4, "PAGES"),
+        (("build", "TMP/recipe.toml", "PAGES", "--out", "TMP/new"), 8, "goes alone; found 2 paths"),
+        (("build", "TMP/recipe.toml", "--out", "TMP/new", "--embedder", "static"), 8, "--embedder does not go with"),
+        (("build", "PAGES", "--out", "TMP/new", "--engine", "ray"), 8, "--engine does not go with files"),
+        (("search", "TMP/sources.toml", "q", "--mode", "dense"), 8, "--mode does not go with"),
         (("show", "TMP/nothing.jsonl"), 3, "nothing.jsonl"),
         (("show", "PAGES/shark.txt"), 3, "at least one episode"),
         (("verify", "TMP/nothing.jsonl", "STORE"), 3, "nothing.jsonl"),

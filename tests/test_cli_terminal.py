@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,12 +92,62 @@ def test_each_kind_of_error_has_its_code(
     assert capsys.readouterr().err == "error: x\n"
 
 
-def test_an_interrupt_has_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(**_: object) -> None:
+@pytest.mark.parametrize(
+    ("command", "where", "said"),
+    [
+        ("build x --out y", "sleuth.commands.stores.build_store", "the same command goes on"),
+        ("eval hotpotqa_s --store x", "sleuth.eval.run.run", "the same command with --resume goes on"),
+        ("train x.toml --out y", "sleuth.training.recipe.run", "the same command with --resume goes on"),
+    ],
+)
+def test_an_interrupt_has_its_code_and_says_how_to_go_on(
+    command: str, where: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
-    assert leave("anything") == 130
+    monkeypatch.setattr(where, interrupted)
+    assert leave(*command.split()) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("interrupted: ") and said in line
+
+
+@pytest.mark.parametrize("last", ["emit({'title': 'x' * 99})", "out().print('x' * 99)", "print('x')"])
+def test_a_reader_that_goes_away_is_no_failure(last: str) -> None:
+    code = (
+        "import os\nfrom sleuth import cli\nfrom sleuth.terminal import emit, out\n"
+        f"def gone() -> None:\n    os.read(0, 1)\n    {last}\n"
+        "cli.app.command(name='gone')(gone)\ncli.main(['gone'])"
+    )
+    wait, go = os.pipe()
+    done = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=wait, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert done.stdout is not None and done.stderr is not None
+    done.stdout.close()
+    os.write(go, b".")
+    assert (done.wait(), done.stderr.read()) == (0, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr("sleuth.commands.stores.build_store", breaks)
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        cli.main(["build", "x", "--out", "y"])
+
+
+def test_what_an_encoding_lacks_is_escaped() -> None:
+    code = (
+        "from sleuth import cli\nfrom sleuth.terminal import emit, out\n"
+        "def tell() -> None:\n    emit({'title': 'é→😀'})\n    out().print('é→')\n    print('ü→')\n"
+        "cli.app.command(name='tell')(tell)\ncli.main(['tell'])"
+    )
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, check=False)
+    first, *rest = done.stdout.decode("latin-1").splitlines()
+    assert (done.returncode, json.loads(first), rest) == (0, {"title": "é→😀"}, ["é\\u2192", "ü\\u2192"]), done.stderr
 
 
 def test_conditions_become_a_filter() -> None:

@@ -16,11 +16,13 @@ from sleuth.agents import episodes
 from sleuth.agents.records import Message
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.eval import cells, matrix, publish
+from sleuth.eval.benchmarks import benchmark
 from sleuth.eval.cells import Planned, run
 from sleuth.eval.compare import read_reports
 from sleuth.eval.stored import index
 from tests import films
 from tests.scripted import ScriptedPolicy
+from tests.training_data import make
 
 ROWS = [
     {"id": "right", "question": films.QUESTION, "answers": ["Cincinnati, Ohio"], "supporting": ["jaws"]},
@@ -36,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "films.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     text = f'name = "films"\nbenchmarks = ["{tmp_path}/films.jsonl"]\nstrategies = ["closed-book", "naive-rag"]\n'
     (tmp_path / "matrix.toml").write_text(text + 'policies = ["scripted"]\nstores = ["films"]\n')
-    monkeypatch.setattr(cells.Opened, "store", lambda self, store, benchmark: films.FilmStore())
+    monkeypatch.setattr(cells.Opened, "store", lambda self, store, benchmark, build=True: films.FilmStore())
     monkeypatch.setattr(cells.Opened, "policy", lambda self, spec: POLICY)
     POLICY.seen.clear()
     return tmp_path
@@ -98,6 +100,34 @@ def planned(folder: Path) -> list[Planned]:
     reports, _ = ran(folder, show=lambda lines: plans.extend(lines))
     assert reports == []
     return plans
+
+
+def test_the_plan_comes_before_the_stores_are_built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[bool] = []
+    there: list[Any] = []
+
+    def store(self: cells.Opened, store: str, benchmark: Any, build: bool = True) -> Any:
+        built.append(build)
+        there.extend([films.FilmStore()] if build else [])
+        return there[0] if there else cells.UNBUILT
+
+    monkeypatch.setattr(cells.Opened, "store", store)
+    assert [(p.done, p.left) for p in planned(folder)] == [(0, 2)] * 2 and built == [False, False]
+    reports, plans = ran(folder)
+    assert [p.left for p in plans] == [2, 2] and built[2:4] == [False, False] and built[4]
+    assert reports[1].values("em") == {"right": 1, "wrong": 0}
+    assert [(p.done, p.left) for p in planned(folder)] == [(2, 0)] * 2
+
+
+def test_an_own_store_that_is_missing_is_built_on_demand_alone(tmp_path: Path) -> None:
+    path = tmp_path / "matrix.toml"
+    path.write_text(
+        'name = "own"\nbenchmarks = ["hotpotqa_s"]\nstrategies = ["naive-rag"]\npolicies = ["x"]\nstores = ["own"]\n'
+    )
+    data = make(tmp_path / "data")
+    opened = cells.Opened(matrix.read(path, data=str(data)), tmp_path / "out", lambda *_: None)
+    assert opened.store(matrix.OWN, benchmark("hotpotqa_s")[0], build=False) is cells.UNBUILT
+    assert not (tmp_path / "out").exists()
 
 
 def test_equal_episodes_of_another_folder_are_taken_over(folder: Path) -> None:

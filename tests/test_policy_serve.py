@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import Any
 import httpx
 import pytest
 
+from sleuth import cli
 from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Completion, Message, Policy, PolicyError, Sampling
 from sleuth.corpora.errors import ConfigError
-from sleuth.serve_policy import make_app, serve
+from sleuth.serve_policy import bind, make_app
 from tests import tiny_model
 from tests.scripted import ScriptedPolicy
 
-ASK = {"model": "any", "messages": [{"role": "user", "content": "Who?"}]}
+ASK = {"model": "sleuth", "messages": [{"role": "user", "content": "Who?"}]}
 
 
 def client(policy: Policy, key: str = "", **headers: str) -> httpx.AsyncClient:
@@ -48,6 +50,15 @@ def test_models_and_a_completion() -> None:
             assert done["choices"][0]["finish_reason"] == "stop" and done["usage"]["total_tokens"] == 2
 
     asyncio.run(run())
+
+
+def test_another_model_than_the_one_that_is_served_is_not_found() -> None:
+    policy = ScriptedPolicy(lambda messages: "fine")
+    done = post(policy, {**ASK, "model": "nope"})
+    assert done.status_code == 404 and done.json()["error"]["code"] == "model_not_found" and not policy.seen
+    assert done.json()["error"]["message"] == "model: expected scripted or sleuth, found 'nope'"
+    for named in ("scripted", "sleuth", None):
+        assert post(policy, {**ASK, "model": named}).json()["model"] == "scripted"
 
 
 def test_stream_ends_with_done() -> None:
@@ -134,7 +145,26 @@ def test_who_is_let_in() -> None:
 def test_open_addresses_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLEUTH_SERVE_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached from outside: set SLEUTH_SERVE_KEY"):
-        serve(ScriptedPolicy(lambda messages: "fine"), "0.0.0.0")
+        bind("0.0.0.0", 0)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def opened(*_: Any, **__: Any) -> None:
+        raise AssertionError("a store or policy was opened")
+
+    monkeypatch.setattr("sleuth.agents.policy.open_policy", opened)
+    monkeypatch.setattr("sleuth.serving.app.open_server", opened)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command in (["serve-policy"], ["serve", "nowhere"]):
+            with pytest.raises(SystemExit, match="8"):
+                cli.main([*command, "--port", port])
+            said = capsys.readouterr().err
+            assert said.startswith(f"error: cannot serve on 127.0.0.1, port {port}: expected") and "in use" in said
+    (free,) = bind("127.0.0.1", 0)
+    free.close()
 
 
 def test_a_client_that_goes_away_cancels_its_request() -> None:
@@ -193,7 +223,7 @@ def real_server(tmp_path: Path) -> Iterator[Callable[[Policy], str]]:
 def test_the_embedded_policy_over_http(real_server: Callable[[Policy], str], tmp_path: Path) -> None:
     """Over a real socket the same request gives the same text, ids and log-probabilities as in-process."""
     policy = EmbeddedPolicy(tiny_model.make(tmp_path), dtype="float32", device="cpu")
-    remote = OpenAIPolicy(real_server(policy), "tiny", token_ids=True)
+    remote = OpenAIPolicy(real_server(policy), policy.name, token_ids=True)
     schema = {"type": "object", "properties": {"a": {"enum": ["one", "two", "three"]}}, "required": ["a"]}
     schema["additionalProperties"] = False
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.records import Document
 from sleuth.retrieval import grow, keys, layout, merge
 from sleuth.retrieval.bm25 import Postings
@@ -79,7 +79,7 @@ def test_delete_by_filter_and_what_it_refuses(tmp_path: Path) -> None:
     assert grow.delete(tmp_path / "s", where={"source": "left", "year": {"<": 1905}}).deleted == 2
     before = grow.delete(tmp_path / "s", ["d001"])  # gone already: no new version
     assert before.deleted == 0 and before.missing == ("d001",)
-    with pytest.raises(ConfigError, match="unknown field"):
+    with pytest.raises(InputError, match="unknown field"):
         grow.delete(tmp_path / "s", where={"colour": "red"})
     with layout.locked(tmp_path / "s"), pytest.raises(StoreError, match="another build"):
         grow.delete(tmp_path / "s", ["d002"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.records import Document
 from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
@@ -65,8 +65,8 @@ def test_it_answers_as_the_store_it_was_filled_from(store: Datastore, tmp_path: 
     with pytest.raises(KeyError, match="d003"):
         found.fetch(["d001", "d003"])
     for question, where, kind, said in (
-        (["x"], {"nope": 1}, ConfigError, "unknown field 'nope'; known fields: id, title"),
-        (["x"], {"date": {">=": "1900"}}, ConfigError, "cannot compare date >= '1900'"),
+        (["x"], {"nope": 1}, InputError, "unknown field 'nope'; known fields: id, title"),
+        (["x"], {"date": {">=": "1900"}}, InputError, "cannot compare date >= '1900'"),
         ("x", None, InputError, "found one string"),
     ):
         with pytest.raises(kind, match=said):

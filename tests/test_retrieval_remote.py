@@ -148,7 +148,7 @@ def test_the_remote_store_is_the_store(folder: Path, url: str) -> None:
     for call in (lambda: there.fetch(["d001", "nobody"]), lambda: there.document("nobody")):
         with pytest.raises(KeyError, match="nobody"):
             call()
-    with pytest.raises(ConfigError, match="unknown field 'nope'; known fields"):
+    with pytest.raises(InputError, match="unknown field 'nope'; known fields"):
         there.search(["x"], 3, {"nope": 1})
     with pytest.raises(InputError, match="k: expected an integer from 1 to 1000, found 0"):
         there.search(["x"], 0)
@@ -350,7 +350,7 @@ def test_a_shard_that_hangs_holds_few_threads(folder: Path) -> None:
 
 def test_bad_questions_to_shards_are_the_askers_fault(folder: Path) -> None:
     sharded = Sharded({"left": Datastore.open(folder / "left")})
-    with pytest.raises(ConfigError, match="unknown field 'nope'"):
+    with pytest.raises(InputError, match="unknown field 'nope'"):
         sharded.search(["x"], 3, {"nope": 1})
     with pytest.raises(InputError, match="k: expected"):
         sharded.search(["x"], 0)

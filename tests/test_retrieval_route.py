@@ -28,7 +28,7 @@ class Shelf:
         if self.error:
             raise self.error
         if where and "river" not in where:
-            raise ConfigError(f"filter: unknown field {list(where)}")
+            raise InputError(f"filter: unknown field {list(where)}")
         return [self._ranked(query)[:k] for query in queries]
 
     def _ranked(self, query: str) -> list[Hit]:
@@ -80,7 +80,7 @@ def test_a_source_that_fails_is_named_and_raised_where_all_do() -> None:
     assert found[0][0].passage.id == "rivers:0" and found.missing == (("down", "far away"),)  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match="far away"):
         routed(everywhere(["down"]), down=down).search(["Rhine"], 1)
-    with pytest.raises(ConfigError, match="unknown field"):
+    with pytest.raises(InputError, match="unknown field"):
         routed().search(["Rhine"], 1, {"film": 1})
 
 

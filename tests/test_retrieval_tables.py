@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from sleuth.agents.cite import locate
-from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.errors import InputError
 from sleuth.retrieval import tables
 from sleuth.retrieval.table_files import open_tables
 from sleuth.retrieval.tables import Tables
@@ -136,9 +136,9 @@ def test_filters_name_columns(folder: Path) -> None:
     found = open_tables([folder])
     (hits,) = found.search(["Paris Berlin Lyon"], 5, {"country": "France", "people": {">=": 1_000_000}})
     assert [hit.passage.id for hit in hits] == ["cities#0"]
-    with pytest.raises(ConfigError, match="no table has all of county; columns are cities: name, country, people"):
+    with pytest.raises(InputError, match="no table has all of county; columns are cities: name, country, people"):
         found.search(["Paris"], 5, {"county": "France"})
-    with pytest.raises(ConfigError, match="does not fit table cities"):
+    with pytest.raises(InputError, match="does not fit table cities"):
         found.search(["Paris"], 5, {"people": "many"})
 
 

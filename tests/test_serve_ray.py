@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.errors import InputError
 from sleuth.retrieval.build import BuildSpec, build
 from tests.retrieval_stores import corpus
 
@@ -34,7 +34,7 @@ def test_shards_are_deployments(tmp_path: Path) -> None:
     try:
         found = recipe.deploy({name: str(tmp_path / name) for name in ("a", "b")}, deadline_s=30, cpus=0.5)
         assert len(found) > 0 and found.search(["castle siege"], 3).missing == ()
-        with pytest.raises(ConfigError, match="unknown field 'nope'"):
+        with pytest.raises(InputError, match="unknown field 'nope'"):
             found.search(["x"], 3, {"nope": 1})
         serve.delete("b")
         left = found.search(["castle siege"], 3)

@@ -22,7 +22,8 @@ from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.store import Datastore
-from sleuth.serving.app import MAX_BODY_BYTES, Server, make_app, open_server, serve
+from sleuth.serve_policy import bind
+from sleuth.serving.app import MAX_BODY_BYTES, Server, make_app, open_server
 from sleuth.serving.batch import Batcher, Limits, OverloadedError
 from sleuth.serving.live import Live
 from tests.retrieval_stores import corpus, use_hash_embedder
@@ -224,10 +225,10 @@ def test_who_is_let_in(folder: Path) -> None:
         assert httpx.get(f"{url}/search?q=x", headers={"origin": "https://evil.example"}).status_code == 403
 
 
-def test_open_addresses_need_a_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_addresses_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLEUTH_SERVE_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"0\.0\.0\.0 can be reached from outside"):
-        serve(open_server(folder), "0.0.0.0")
+        bind("0.0.0.0", 0)
 
 
 def test_a_defect_of_ours_shows_no_traceback(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

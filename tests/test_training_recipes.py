@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sleuth.agents.records import Message
-from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.training import recipe, rl_recipe
 from sleuth.training.algorithms import ALGORITHMS
 from sleuth.training.crew import Crew
@@ -109,6 +109,15 @@ def write(tmp_path: Path, text: str) -> Path:
         (("clip_high = 0.3", "clip_hi = 0.3"), "algorithm: unknown algorithm key 'clip_hi'"),
         (("entities = 20", "entities = 0"), "tasks: expected exactly one of"),
         (("hops = [1]", "hops = 1"), "tasks.world.hops must be a list; found 1"),
+        (("hops = [1]", "hops = [9]"), r"tasks.world: hops: expected some of 1, 2, 3; found \[9\]"),
+        (
+            ("entities = 20", "entities = 12"),
+            "tasks.world: entities: expected 0 for no world, or at least 20; found 12",
+        ),
+        (('"naive-rag"', '"naive-rg"'), r"rollout: unknown strategy 'naive-rg' \(did you mean 'naive-rag'\?\)"),
+        (("{ k = 1", "{ kk = 1"), "rollout: unknown strategy key 'kk'"),
+        (("{ k = 1", '{ name = "x"'), "rollout: unknown strategy key 'name'"),
+        (("seed = 3", 'start = "frist"'), r"toy.toml: start: .* found 'frist' \(did you mean 'first'\?\)"),
         (("[tasks]\n", "[task]\n"), r"unknown key 'task' \(did you mean 'tasks'\?\)"),
     ],
 )
@@ -129,15 +138,39 @@ def test_a_recipe_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (adapter / "adapter_model.safetensors").is_file() and len(records) == 3
     assert said[0] == "6 tasks, 2 held out, 2 x 2 rollouts a step" and said[-1].startswith("step 3/3")
     resolved = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    kept = [json.loads(line) for line in (tmp_path / "out" / "episodes" / "step-00001.jsonl").open()]
+    assert {row["config"]["policy"].partition(":")[2] for row in kept} == {"training out"}  # not the untrained base
+    assert all(re.search(r"\+out@0$", step["completion"]["policy_version"]) for row in kept for step in row["steps"]
+               if step["completion"])  # fmt: skip
     assert resolved["seed"] == 3 and resolved["rl"]["spec"]["algorithm"]["clip_high"] == 0.3
     write(tmp_path, path.read_text().replace("steps = 3", "steps = 4"))  # a run can be made longer
     recipe.run(str(path), str(tmp_path / "out"), resume=True, progress=said.append)
     assert said[-1].startswith("step 4/4")
     write(tmp_path, path.read_text().replace("questions = 2", "questions = 3"))
-    with pytest.raises(InputError, match="another recipe"):
+    changed = r"another recipe \(then -> now\): rollout\.questions: 2 -> 3$"
+    with pytest.raises(InputError, match=changed):
         recipe.run(str(path), str(tmp_path / "out"), resume=True)
     other = recipe.read(path, seed=9)
     assert other.seed == 9 and other.rl is not None and other.rl.spec.seed == 9
+
+
+def test_a_recipe_that_did_not_come_to_training_can_be_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hash_embedder(monkeypatch)
+    out = tmp_path / "out"
+    path = write(tmp_path, WORLD.format(base=tmp_path / "base").replace("steps = 3", "steps = 1"))
+    with pytest.raises(ModelError):
+        recipe.run(str(path), str(out), progress=lambda line: None)  # the store is made, the base is not there
+    assert (out / "recipe.json").exists() and (out / "store").exists()
+    with pytest.raises(InputError, match="already holds a run"):  # its store is that of other tasks
+        recipe.run(str(write(tmp_path, path.read_text().replace("entities = 20", "entities = 21"))), str(out))
+    base = tiny_model.make(tmp_path / "right", max_position_embeddings=4096)
+    path = write(tmp_path, WORLD.format(base=base).replace("steps = 3", "steps = 1"))
+    recipe.run(str(path), str(out), progress=lambda line: None)
+    assert json.loads((out / "recipe.json").read_text())["base"] == str(base)
+    with pytest.raises(InputError, match="already holds a run"):
+        recipe.run(str(path), str(out))
 
 
 def test_a_recipe_that_another_starts_from_is_trained_by_the_first_of_a_crew_alone(
@@ -254,11 +287,9 @@ def test_a_world_is_held_out_by_another_world(tmp_path: Path, monkeypatch: pytes
 
 
 def test_starting_points(tmp_path: Path) -> None:
-    from sleuth.corpora.errors import ModelError
-
     assert starting_point("none", tmp_path) is None
     first = starting_point("first", tmp_path)
     assert first is not None and first.name == "first"
-    with pytest.raises(ModelError, match="found 'nowhere'"):
+    with pytest.raises(ConfigError, match="found 'nowhere'"):
         starting_point("nowhere", tmp_path)
     assert Term(1.0).when == "always"

@@ -66,8 +66,8 @@ class RemoteEngine:
     def __init__(
         self, address: str, tokens: Grammars, room: Path, constrain: Mode = "none", max_batch: int = 64
     ) -> None:
-        """``address``: ``URL#model``; adapters for the server are written to ``room``; ``max_batch`` is how many
-        requests it can work on at once."""
+        """``address``: ``URL#model``; adapters for the server are written to ``room``, which lies in the run's folder;
+        ``max_batch`` is how many requests it can work on at once."""
         self.url, mark, model = address.partition("#")
         if not self.url.startswith(("http://", "https://")) or not mark or not model:
             raise ConfigError(f"rollout.server: expected URL#model, found {address!r}")
@@ -78,7 +78,7 @@ class RemoteEngine:
 
     @property
     def name(self) -> str:
-        return f"{self.url}:training"
+        return f"{self.url}:training {self.room.parent.name}"
 
     def load(self) -> None:
         """Nothing: the server has its model."""

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import json
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 from sleuth.corpora.errors import ConfigError, InputError, nearest
 from sleuth.corpora.files import read_toml
 from sleuth.training.crew import Crew, join
-from sleuth.training.rl_recipe import TABLES, RlRecipe
+from sleuth.training.rl_recipe import TABLES, RlRecipe, in_file, starting_point
 from sleuth.training.rl_recipe import read as read_rl
 from sleuth.training.sets import OWN, QuestionSet
 from sleuth.training.sft import Progress, SftSpec
@@ -75,6 +75,9 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     if "targets" in sft:
         sft["targets"] = tuple(sft["targets"])
     _check_examples(path, data.get("examples", {}))
+    start = data.get("start", "none")
+    if not start.endswith(".toml"):  # those are read by `run`, one after the other
+        in_file(path, "start", lambda: starting_point(start, path.parent))
     seed = data.get("seed", 0)
     if rl and "tasks" not in rl:
         raise ConfigError(f"{path}: [{next(iter(rl))}] needs [tasks]: what to learn from")
@@ -133,7 +136,7 @@ def run(
     crew.gather(None)
     if recipe.rl.spec.steps == 0:
         return folder / "warm" / "adapter"
-    start = rl_recipe.starting_point("warm" if recipe.examples else recipe.start, folder)
+    start = starting_point("warm" if recipe.examples else recipe.start, folder)
     return rl_recipe.run(
         recipe.rl, recipe.base, start, folder, data, resume=resume, progress=progress, record=record, crew=crew
     )
@@ -182,7 +185,6 @@ def _supervised(
     recipe: Recipe, folder: Path, data: str | None, resume: bool, progress: Progress, own: Own | None = None
 ) -> Path:
     from sleuth.agents.policy.models import load_model, model_name, model_path
-    from sleuth.training import rl_recipe
     from sleuth.training.examples import build
     from sleuth.training.sft import train
 
@@ -197,7 +199,7 @@ def _supervised(
     progress(f"{recipe.name}: {len(examples)} examples")
     base = model_path() if recipe.base == "embedded" else recipe.base
     model, tokenizer = load_model(base)
-    start = rl_recipe.starting_point(recipe.start, folder)
+    start = starting_point(recipe.start, folder)
     name = model_name(base)
     adapter = train(
         recipe.sft, model, tokenizer, examples, folder, base=name, start=start, resume=resume, progress=progress
@@ -239,20 +241,41 @@ def compare(
 
 
 def _settle(folder: Path, resolved: Mapping[str, Any], resume: bool) -> None:
-    """Write the resolved recipe, or when resuming check that it is still the same."""
+    """Write the resolved recipe, or where a run stands check that it is resumed with the same one."""
     file = folder / "recipe.json"
     text = json.dumps(resolved, indent=1) + "\n"
-    if not resume:
-        if file.exists():
-            raise InputError(f"{folder} already holds a run: resume it, or give another folder")
+    if resume and not file.exists():
+        raise InputError(f"nothing to resume in {folder}: no {file.name}")
+    old, new = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}, json.loads(text)
+    if not file.exists() or not _begun(folder, old, new):
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    elif not file.exists():
-        raise InputError(f"nothing to resume in {folder}: no {file.name}")
-    elif file.read_text(encoding="utf-8") != text:
-        old, new = json.loads(file.read_text(encoding="utf-8")), json.loads(text)
-        differ = {key: (old.get(key), new[key]) for key in new if old.get(key) != new[key]}
-        raise InputError(f"{folder} was started with another recipe (then, now): {differ}")
+    elif not resume:
+        raise InputError(f"{folder} already holds a run: resume it, or give another folder")
+    elif differ := "; ".join(_differ(old, new)):
+        raise InputError(f"{folder} was started with another recipe (then -> now): {differ}")
+
+
+def _begun(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a run left more than its recipe: one that ended in a mistake before that can be corrected.
+
+    A store is made of the tasks alone: it serves any recipe that has the same ones.
+    """
+    left = ["log.jsonl", "metrics.jsonl", "checkpoints", "adapter", "model", "warm", "start"]
+    if (old.get("rl") or {}).get("tasks") != (new.get("rl") or {}).get("tasks"):
+        left += ["store", "store.part"]
+    return any((folder / name).exists() for name in left)
+
+
+def _differ(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    """``key: then -> now`` of every single value that is another one, under the key that it has in the file."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            yield from _differ(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+    elif old != new:
+        inner = at.removeprefix("rl.").removeprefix("spec.")  # the record's own layers
+        key = inner if inner.partition(".")[0] in TABLES or inner == at else f"rl.{inner}"
+        yield f"{key}: {json.dumps(old)} -> {json.dumps(new)}"
 
 
 def _keys(record: type) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sleuth.corpora.errors import ConfigError, ModelError
+from sleuth.corpora.errors import ConfigError, nearest
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
 from sleuth.training.crew import Crew, join
@@ -66,7 +66,7 @@ def build_record(path: Path, table: Any, kind: Any, prefix: str, skip: tuple[str
     for key, value in table.items():
         known(path, f"{prefix}.", key, usable)
         values[key] = _value(path, f"{prefix}.{key}", value, hints[key])
-    return _made(path, prefix, lambda: kind(**values))
+    return in_file(path, prefix, lambda: kind(**values))
 
 
 def _value(path: Path, where: str, value: Any, kind: Any) -> Any:
@@ -102,15 +102,15 @@ def _reward(path: Path, table: Mapping[str, Any]) -> RewardSpec:
             raise ConfigError(f"{path}: reward.terms.{name} needs a weight; found {dict(given)!r}")
         made[name] = build_record(path, given, Term, f"reward.terms.{name}")
     rest: RewardSpec = build_record(path, {k: v for k, v in table.items() if k != "terms"}, RewardSpec, "reward")
-    return _made(path, "reward", lambda: dataclasses.replace(rest, terms=made) if made else rest)
+    return in_file(path, "reward", lambda: dataclasses.replace(rest, terms=made) if made else rest)
 
 
 def _algorithm(path: Path, table: Mapping[str, Any]) -> Any:
     """``name``, and what differs from that algorithm."""
-    return _made(path, "algorithm", lambda: algorithm(**{"name": "grpo", **table}))
+    return in_file(path, "algorithm", lambda: algorithm(**{"name": "grpo", **table}))
 
 
-def _made(path: Path, where: str, make: Callable[[], Any]) -> Any:
+def in_file(path: Path, where: str, make: Callable[[], Any]) -> Any:
     """A record's own refusal, with the file in front."""
     try:
         return make()
@@ -144,7 +144,6 @@ def run(
     from sleuth.agents.policy.models import choose_device, choose_dtype, load_model, model_name, model_path
 
     spec = recipe.spec
-    spec.rollout.chosen()
     if start is not None and spec.rank:
         config = read_config(Path(start))
         spec = dataclasses.replace(spec, rank=int(config["r"]), alpha=int(config["lora_alpha"]))
@@ -177,7 +176,7 @@ def _engine(rollout: RolloutSpec, path: str | Path, model: Any, tokenizer: Any, 
     from sleuth.training.engines import RemoteEngine
 
     if not rollout.server:
-        return EmbeddedPolicy(path, device=device, max_batch=16)
+        return EmbeddedPolicy(path, device=device, max_batch=16, run=out.name)
     grammars = Grammars(tokenizer, model.config.vocab_size, end_tokens(model))
     return RemoteEngine(rollout.server, grammars, out / "serving", rollout.constrain)
 
@@ -231,5 +230,6 @@ def starting_point(name: str, out: Path) -> Path | None:
     given = ADAPTERS / name if (ADAPTERS / name).is_dir() else Path(name)
     folder = out / own / "adapter" if own else given
     if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"start: expected none, a shipped adapter, an adapter's folder or a recipe; found {name!r}")
+        close = nearest(name, ["none", *(path.name for path in ADAPTERS.iterdir())])
+        raise ConfigError(f"expected none, a shipped adapter, an adapter's folder or a recipe; found {name!r}{close}")
     return folder

@@ -60,6 +60,7 @@ class RolloutSpec:
             )
         if self.staleness and self.rounds > 1:
             raise ConfigError("rollout: rounds > 1 looks at a step's rewards before it asks on; it needs staleness = 0")
+        self.chosen()  # a slip in its name or choices shows before anything is trained
 
     def chosen(self) -> Strategy:
         return strategy(self.strategy, **self.changes)

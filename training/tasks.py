@@ -17,6 +17,7 @@ from sleuth.corpora.records import Document
 from sleuth.eval.load import corpus_path, is_reporting, loader, read_tasks, select, task_of
 from sleuth.eval.records import Task
 from sleuth.eval.split import bucket
+from sleuth.eval.synthesis.fictional import COUNTS, SMALLEST, fictional_world
 from sleuth.retrieval.records import Retriever
 from sleuth.training.sets import MADE, SHARED_CORPUS, load, trainable
 
@@ -33,6 +34,12 @@ class WorldSpec:
     hops: tuple[int, ...] = (1,)
     seed: int = 1
     """Of the world that is trained on; the dev tasks come from the next one."""
+
+    def __post_init__(self) -> None:
+        if self.entities and self.entities < SMALLEST:
+            raise ConfigError(f"entities: expected 0 for no world, or at least {SMALLEST}; found {self.entities}")
+        if not self.hops or not all(count in COUNTS for count in self.hops):
+            raise ConfigError(f"hops: expected some of {', '.join(map(str, COUNTS))}; found {list(self.hops)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,6 @@ def open_tasks(
 
 def _world(spec: WorldSpec) -> tuple[list[Document], list[Task], list[Task]]:
     """Both worlds' documents together: the dev world's are in reach of searches and in no training question."""
-    from sleuth.eval.synthesis.fictional import fictional_world
-
     ours, train = fictional_world(spec.seed, spec.entities, spec.hops)
     others, dev = fictional_world(spec.seed + 1, spec.entities, spec.hops)
     return [*ours, *others], train, dev

@@ -64,16 +64,18 @@ class EmbeddedPolicy:
         prefill_tokens: int = 512,
         cache_tokens: int = 8192,
         max_context: int | None = None,
+        run: str = "",
     ) -> None:
         """``path``: folder or hub id, None for the embedded model; ``adapter``: folder of a LoRA adapter, merged in.
 
         ``prefill_tokens`` bounds the prompt tokens of one step, ``cache_tokens`` the prefix cache, ``max_context``
-        prompt and completion together (None: what the model was made for).
+        prompt and completion together (None: what the model was made for). ``run``: the training run whose weights
+        `publish` will give it, which ``name`` then tells.
         """
         self.path, self.adapter = path, None if adapter is None else Path(adapter)
         self.constrain, self.device, self.dtype = constrain, device, dtype
         self.max_batch, self.prefill_tokens = max_batch, max(prefill_tokens, BLOCK)
-        self.max_context = max_context
+        self.max_context, self.run = max_context, run
         self.cache = PrefixCache(cache_tokens)
         self.policy_version = ""
         self.tokenizer: Any = None
@@ -91,13 +93,16 @@ class EmbeddedPolicy:
     @property
     def name(self) -> str:
         """Base, adapter, and where the default is not kept the constraint. A folder that somebody trained goes with the
-        first digits of its weights' hash: runs of two of one name must not be taken for one another."""
+        first digits of its weights' hash: runs of two of one name must not be taken for one another. In training the
+        run stands for the adapter; each completion has the step that its weights are of."""
         base = "embedded" if self.path is None else models.model_name(self.path)
         if self.path is not None and models.is_own(self.path):
             base += f"@{self._base_hash}"
         adapter = "untrained" if self.adapter is None else self.adapter.name
         if self.adapter is not None and not is_shipped(self.adapter):
             adapter += f"@{self._adapter_hash}"
+        if self.run:
+            adapter = f"training {self.run}"
         kept = "" if self.constrain == "span" else f" constrain={self.constrain}"
         return f"{base}:{adapter}{kept}"
 

@@ -30,6 +30,8 @@ from sleuth.eval.synthesis.records import Fact, Relation, task_of
 
 SMALLEST = 20
 """Entities a world needs so that every kind occurs a few times."""
+COUNTS = (1, 2, 3)
+"""Look-ups that a question can take."""
 _SHARES = {"person": 0.35, "town": 0.2, "company": 0.15, "novel": 0.15, "college": 0.15}
 _ONSETS = "b br c ch d dr f fl g gl gr h k l m n p pr qu r s sh sk st t th tr v w y z".split()
 _VOWELS = "a e i o u a e o ae ai ei ou".split()
@@ -46,7 +48,7 @@ def fictional_world(seed: int, entities: int, hops: Sequence[int] = (1, 2)) -> t
     """
     if entities < SMALLEST:
         raise InputError(f"entities: a fictional world needs at least {SMALLEST}, found {entities}")
-    if not hops or not set(hops) <= {1, 2, 3}:
+    if not hops or not set(hops) <= set(COUNTS):
         raise InputError(f"hops: expected some of 1, 2 and 3, found {list(hops)!r}")
     random = Random(f"fictional world {seed}")
     names = _names(random, entities)

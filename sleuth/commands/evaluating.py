@@ -66,13 +66,13 @@ def evaluate(
     once: sleuth eval recipes/matrix.toml --data data --out runs/matrix
     """
     if rescore:
-        _refuse(context, "--rescore", _RESCORE)
+        refuse(context, "--rescore", _RESCORE)
         folder = folder or Path("runs/rescored")
         reports = _rescored(benchmark, episodes or [], data, limit, seed, reporting, store, folder)
     elif episodes:
         raise ConfigError(f"episode files go with --rescore; found {', '.join(map(str, episodes))} without it")
     elif benchmark.endswith(".toml"):
-        _refuse(context, benchmark, _MATRIX)
+        refuse(context, benchmark, _MATRIX)
         folder = folder or Path("runs") / Path(benchmark).stem
         stores = None if store is None else [str(store)]
         changes = {"data": data and str(data), "limit": limit, "stores": stores}
@@ -80,7 +80,7 @@ def evaluate(
     elif store is None:
         raise ConfigError("expected --store FOLDER (make one with `sleuth build`), or --rescore EPISODES")
     else:
-        _refuse(context, "one benchmark", _ONE)
+        refuse(context, "one benchmark", _ONE)
         from sleuth.eval.run import run
 
         folder = folder or Path("runs/eval")
@@ -117,7 +117,7 @@ _ONE = {"benchmark", "store", "names", "policy", "adapter", "data", "limit", "se
         "concurrency", "resume", "repeats", "temperature", "as_json"}  # fmt: skip
 
 
-def _refuse(context: typer.Context, what: str, known: set[str]) -> None:
+def refuse(context: typer.Context, what: str, known: set[str]) -> None:
     """An option that would be ignored is an error."""
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "")

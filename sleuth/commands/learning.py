@@ -51,11 +51,14 @@ def serve_policy(
 ) -> None:
     """Serve a policy as an OpenAI-compatible endpoint (chat completions), for other tools and machines.
 
+    Requests name the model as /v1/models lists it, or sleuth; with --adapters any name goes.
+
     Example: sleuth serve-policy --port 8700, then elsewhere: sleuth ask store "..." --policy http://127.0.0.1:8700/v1#sleuth
     """
     from sleuth.agents.policy import open_policy
-    from sleuth.serve_policy import serve
+    from sleuth.serve_policy import bind, serve
 
     if policy.startswith(("http://", "https://")):
         raise ConfigError(f"serve-policy serves a model of this machine; found the address {policy}")
-    serve(open_policy(policy, adapter=adapter_of(adapter)), host, port, adapters)
+    sockets = bind(host, port)
+    serve(open_policy(policy, adapter=adapter_of(adapter)), sockets, adapters)

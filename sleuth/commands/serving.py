@@ -32,12 +32,14 @@ def serve(
 
     Example: sleuth serve store --port 8000, then elsewhere: sleuth search http://127.0.0.1:8000 "lighthouse keepers"
     """
+    from sleuth.serve_policy import bind
     from sleuth.serving.app import open_server
     from sleuth.serving.app import serve as run
     from sleuth.serving.batch import Limits
 
     limits = Limits(max_batch, max_wait_ms / 1000, max_queue, deadline_s, threads)
+    sockets = bind(host, port)
     server = open_server(store, mode, device, verify, limits, reload_s)  # type: ignore[arg-type]  # checked there
     shown = ", ".join(map(str, store))
     say(f"{shown}: {len(server.live.store):,} passages, fingerprint {server.live.store.fingerprint[:12]}")
-    run(server, host, port)
+    run(server, sockets)

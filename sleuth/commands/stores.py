@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleuth.corpora.errors import InputError
+from sleuth.commands.evaluating import refuse
+from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Scalar
 from sleuth.terminal import emit, out, plain, progress, say, table
 
@@ -25,6 +26,9 @@ SHOWN_DROPS = 5
 INDEXED_FROM = 200_000
 """Passages from which a build indexes the vectors unasked: comparing all takes tens of milliseconds a query."""
 OPERATORS = (">=", "<=", "!=", "=", ">", "<")
+_FILES = {"paths", "store", "embedder", "max_words", "language", "title_weight", "memory", "workers", "as_json"}
+_RECIPE = {"paths", "store", "memory", "workers", "engine", "as_json"}
+"""What goes with a recipe, which says the rest itself."""
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 StoreArgument = Annotated[Path, typer.Argument(help="A datastore, made by `sleuth build`.")]
 WhereOption = Annotated[
@@ -81,6 +85,7 @@ def build_store(
 
 
 def build(
+    context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(help="Files and folders: HTML, Markdown, text, PDF, JSONL, Parquet.")],
     store: Annotated[Path, typer.Option("--out", help="The datastore's folder; made, or added to.")],
     embedder: Annotated[str, typer.Option(help="minilm, static (fast), or a sentence-transformers id.")] = "minilm",
@@ -103,11 +108,16 @@ def build(
         from sleuth.retrieval.plan import parse_size
 
         parse_size(memory)  # a slip shows before the work
-    if len(paths) == 1 and paths[0].suffix == ".toml":
+    recipe = next((path for path in paths if path.suffix == ".toml"), None)
+    if recipe is not None:
         from sleuth.commands.recipes import build_recipe
 
-        report = build_recipe(paths[0], store, workers, engine, as_json)  # type: ignore[arg-type]  # checked there
+        if len(paths) > 1:
+            raise ConfigError(f"{recipe}: a recipe names its inputs and goes alone; found {len(paths)} paths")
+        refuse(context, str(recipe), _RECIPE)
+        report = build_recipe(recipe, store, workers, engine, as_json)  # type: ignore[arg-type]  # checked there
     else:
+        refuse(context, "files and folders", _FILES)
         report = build_store(
             paths, store, embedder=embedder, max_words=max_words, language=language, title_weight=title_weight,
             workers=workers,
@@ -144,6 +154,7 @@ def show_report(report: BuildReport) -> None:
 
 
 def search(
+    context: typer.Context,
     store: Annotated[Path, typer.Argument(help="A datastore, made by `sleuth build`, or a sources file (.toml).")],
     query: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Most hits.")] = 5,
@@ -161,10 +172,12 @@ def search(
 
     from sleuth.agents.minds import minds
     from sleuth.retrieval.route import Routed
-    from sleuth.retrieval.sources import open_any
+    from sleuth.retrieval.sources import is_sources, open_any
     from sleuth.retrieval.store import Datastore
 
     found = where_of(where)
+    if is_sources(store):
+        refuse(context, str(store), {"store", "query", "k", "where", "as_json"})
     opened = open_any(store, minds=minds(), today=date.today())
     if isinstance(opened, Routed):
         answer = opened.search([query], k, found)

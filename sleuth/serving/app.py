@@ -17,6 +17,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,7 +30,7 @@ from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.retrieval.remote import RemoteRetriever, is_address, open_store
 from sleuth.retrieval.sharded import Shard, Sharded
 from sleuth.retrieval.store import Mode
-from sleuth.serve_policy import KEY, LOCAL, Guard
+from sleuth.serve_policy import KEY, Guard, run_app
 from sleuth.serving import shapes
 from sleuth.serving.batch import Batcher, Limits, OverloadedError
 from sleuth.serving.live import Answer, Ask, Gateway, Live
@@ -65,20 +66,12 @@ class Server:
         self.metrics.version(len(self.live.store), False, self.live.error)
 
 
-def serve(server: Server, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until told to stop, then finish what is in flight; an address that others can reach needs a key."""
-    import uvicorn
-
-    key = os.environ.get(KEY, "")
-    if host not in LOCAL and not key:
-        raise ConfigError(f"{host} can be reached from outside: set {KEY} first, or serve on 127.0.0.1")
+def serve(server: Server, sockets: list[socket.socket]) -> None:
+    """Serve on `bind`'s sockets until told to stop, then finish what is in flight."""
     sys.setswitchinterval(SWITCH_S)
     grace = int(server.limits.deadline_s + GRACE_S)
-    app: Any = make_app(server, key)
-    uvicorn.run(
-        app, host=host, port=port, log_level="info", access_log=False, timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=grace,
-    )  # fmt: skip
+    app = make_app(server, os.environ.get(KEY, ""))
+    run_app(app, sockets, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=grace)
 
 
 def make_app(server: Server, key: str = "") -> Guard:
