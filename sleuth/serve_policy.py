@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import socket
 import time
 import uuid
@@ -205,7 +206,7 @@ def read_call(data: Any) -> Call:
         temperature=_number(data, "temperature", 1.0, 0.0, 100.0),
         top_p=_number(data, "top_p", 1.0, 1e-6, 1.0),
         max_tokens=int(_number(data, tokens, 256, 1, 1_000_000)),
-        seed=int(_number(data, "seed", 0, -(2**63), 2**64)),
+        seed=int(_number(data, "seed", secrets.randbits(32), -(2**63), 2**64)),  # none given: another draw each time
     )
     flags = (bool(data.get(flag)) for flag in ("stream", "logprobs", "return_token_ids"))
     return Call(_messages(data.get("messages")), sampling, _schema(data.get("response_format")), *flags)

@@ -17,7 +17,7 @@ from sleuth.agents.policy.constrain import replay
 from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.models import load_model, render
 from sleuth.agents.records import Completion, Message, PolicyError, Sampling
-from sleuth.corpora.errors import ModelError
+from sleuth.corpora.errors import ConfigError, ModelError
 from tests import tiny_model
 
 TEXTS = (
@@ -260,6 +260,50 @@ def test_a_defect_ends_the_requests_not_the_engine(folder: Path, monkeypatch: py
         with pytest.raises(ZeroDivisionError):
             asyncio.run(draw(policy, 0))
     assert asyncio.run(draw(policy, 0)).completion_tokens
+    policy.close()
+
+
+def test_a_request_that_fails_by_itself_ends_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        policy = EmbeddedPolicy(folder, dtype="float32", device="cpu", max_batch=4)
+        want = await draw(policy, 1)
+        extend = policy._extend
+
+        def failing(row: Any, logits: Any) -> None:
+            if row.sampling.seed == 77 and len(row.token_ids) > 2:
+                raise ConfigError("the grammar has too many states")
+            extend(row, logits)
+
+        monkeypatch.setattr(policy, "_extend", failing)
+        bad = policy.sample(ask(0), Sampling(1.0, 1.0, 20, seed=77))
+        found, error = await asyncio.gather(draw(policy, 1), bad, return_exceptions=True)
+        assert same(want, found) and isinstance(error, ConfigError) and len(policy._free) == 4
+        assert (await policy.sample(ask(1), Sampling(1e-320, 1.0, 5))).token_ids == (
+            await policy.sample(ask(1), Sampling(0.0, 1.0, 5))
+        ).token_ids
+        await policy.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_device_without_room_fails_one_request_and_serves_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    policy = EmbeddedPolicy(folder, dtype="float32", device="cpu", max_batch=2)
+    want = asyncio.run(draw(policy, 1, limit=20))
+    full = torch.full
+
+    def no_room(size: Any, *args: Any, **more: Any) -> Any:
+        raise torch.OutOfMemoryError if max(size) > 600 else full(size, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "full", no_room)
+        with pytest.raises(torch.OutOfMemoryError):
+            asyncio.run(policy.sample(ask(0), Sampling(1.0, 1.0, 900)))
+    assert same(want, asyncio.run(draw(policy, 1, limit=20)))
+    assert asyncio.run(policy.sample(ask(0), Sampling(1.0, 1.0, 600))).completion_tokens
     policy.close()
 
 

@@ -18,7 +18,7 @@ from sleuth.agents.policy.embedded import EmbeddedPolicy
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Completion, Message, Policy, PolicyError, Sampling
 from sleuth.corpora.errors import ConfigError
-from sleuth.serve_policy import bind, make_app
+from sleuth.serve_policy import bind, make_app, read_call
 from tests import tiny_model
 from tests.scripted import ScriptedPolicy
 
@@ -103,6 +103,11 @@ def test_bad_requests_are_named(change: dict[str, Any], said: str) -> None:
     assert done.status_code == 400
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(done.json()["error"]["message"])
+
+
+def test_without_a_seed_each_request_draws_anew() -> None:
+    assert len({read_call(ASK).sampling.seed for _ in range(4)}) > 1
+    assert read_call({**ASK, "seed": 7}).sampling.seed == 7
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"[" * 100_000, b" " * (4 * 2**20 + 1)])

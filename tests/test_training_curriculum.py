@@ -52,9 +52,31 @@ def test_means_move_and_failures_say_nothing() -> None:
     spec = CurriculumSpec(memory=0.5)
     assert past(known, TASKS[0]) is None
     update(known, spec, 1, TASKS[0], [1.0, 0.0], 1)
-    update(known, spec, 2, TASKS[0], [], 0)
+    update(known, spec, 2, TASKS[0], [], 0, failed=2)
     update(known, spec, 3, TASKS[0], [1.0, 1.0], 2)
-    assert known["t0"] == {"n": 4, "success": 0.75, "reward": 0.75, "step": 3} and past(known, TASKS[0]) == 0.75
+    assert known["t0"] == {"n": 4, "failed": 2, "success": 0.75, "reward": 0.75, "step": 3}
+    assert past(known, TASKS[0]) == 0.75
+    update(known, spec, 3, TASKS[1], [], 0, failed=4)
+    assert past(known, TASKS[1]) is None
+
+
+def test_a_question_that_always_fails_is_asked_no_oftener_than_others() -> None:
+    known: dict[str, dict[str, float]] = {}
+    asked: list[str] = []
+    for step in range(12):
+        chosen = choose(TASKS, known, CurriculumSpec(tries=99, hops=True), step, 3, 4, seed=1)
+        for task, count in chosen:
+            rewards = [] if task.id in ("t0", "t1") else [0.2, 0.8] * (count // 2)
+            update(known, CurriculumSpec(), step, task, rewards, len(rewards) // 2, count - len(rewards))
+        asked += names(chosen)
+    assert max(map(asked.count, asked)) - min(map(asked.count, asked)) <= 1
+    spec = CurriculumSpec(tries=4, again=20)
+    assert set(names(choose(TASKS[:6], known, spec, 12, 4, 4, 0))) == {"t2", "t3", "t4", "t5"}
+
+
+def test_with_all_questions_set_aside_domains_are_filled_up_from_those() -> None:
+    known = records(**{f"t{i}": 0.0 for i in range(12)})
+    assert len(choose(TASKS, known, CurriculumSpec(domains=True), 6, 4, 8, 0)) == 4
 
 
 def test_rollouts_go_where_outcomes_differ() -> None:

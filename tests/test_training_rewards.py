@@ -153,6 +153,8 @@ def test_the_majority_can_stand_in_for_the_gold_answer() -> None:
     vote = rewards.voted(TASK, [*told, dead])
     assert vote.answers == ("the Ohio",) and vote.id == TASK.id
     assert [grade(vote, e, RewardSpec({"em": Term(1.0)})).reward for e in told] == [0.0, 1.0, 1.0, 0.0]
+    refusals = [answered(text, []) for text in ("unknown", "Unknown.", "I don't know", "Ohio")]
+    assert rewards.voted(TASK, refusals).answers == ("Ohio",)
     nobody = rewards.voted(TASK, [answered("", [])])
     assert nobody.answers == () and grade(nobody, told[0], RewardSpec({"em": Term(1.0)})).reward == 0.0
     assert grade(TASK, told[1], RewardSpec()).answer == "ohio"
@@ -229,6 +231,7 @@ def test_agreement_is_the_share_of_the_groups_answers() -> None:
     found = rewards.agreeing(group, 2.0)
     assert [g.reward for g in found] == [pytest.approx(1.1), pytest.approx(1.1), pytest.approx(0.6), 0.1, None]
     assert found[0].settled == 1.0 and found[3].settled == 0.0
+    assert [g.reward for g in rewards.agreeing([graded("unknown"), graded("unknown")], 2.0)] == [0.1, 0.1]
 
 
 def test_the_step_that_first_brings_the_answer_is_marked() -> None:

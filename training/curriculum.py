@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -17,7 +17,8 @@ from sleuth.corpora.errors import ConfigError
 from sleuth.eval.records import Task
 
 Records = MutableMapping[str, dict[str, float]]
-"""By task id: ``n`` rollouts so far, ``success`` and ``reward`` (moving means), ``step`` when it was last asked."""
+"""By task id: ``n`` rollouts so far that were rewarded and ``failed`` ones, ``success`` and ``reward`` (moving means;
+absent while all have failed), ``step`` when it was last asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +66,56 @@ def choose(
     level = _level(tasks, records, spec) if spec.hops else None
     fitting = [task for task in tasks if level is None or (task.hops or 1) <= level]
     draw = random.Random(f"{seed}:{step}")
-    order = sorted(fitting, key=lambda task: (records.get(task.id, {}).get("n", 0), draw.random()))
+    order = sorted(fitting, key=lambda task: (_times(records.get(task.id)), draw.random()))
     open_ = [task for task in order if not _aside(records.get(task.id), spec, step)]
     aside = [task for task in order if _aside(records.get(task.id), spec, step)]
-    chosen = _by_domain(open_, records, questions) if spec.domains else open_[:questions]
+    chosen = _by_domain(open_, records, questions) if spec.domains and open_ else open_[:questions]
     chosen += aside[: questions - len(chosen)]
     return list(zip(chosen, _rollouts(chosen, records, spec, group), strict=True))
 
 
-def update(records: Records, spec: CurriculumSpec, step: int, task: Task, rewards: Sequence[float], wins: int) -> None:
-    """Note what the rollouts of one question earned; those that failed are not among ``rewards``."""
-    if not rewards:
-        return
-    old = records.get(task.id)
-    keep = spec.memory if old else 0.0
-    success, reward = wins / len(rewards), fmean(rewards)
-    records[task.id] = {
-        "n": (old["n"] if old else 0) + len(rewards),
-        "success": keep * (old["success"] if old else 0.0) + (1 - keep) * success,
-        "reward": keep * (old["reward"] if old else 0.0) + (1 - keep) * reward,
-        "step": step,
-    }
+def update(
+    records: Records, spec: CurriculumSpec, step: int, task: Task, rewards: Sequence[float], wins: int, failed: int = 0
+) -> None:
+    """Note what the rollouts of one question earned; those that ``failed`` are not among ``rewards``.
+
+    They say nothing of the question but that it was asked: one that always fails is not the least asked for ever.
+    """
+    old = records.get(task.id, {})
+    made = {**old, "n": old.get("n", 0) + len(rewards), "failed": old.get("failed", 0) + failed, "step": step}
+    if rewards:
+        keep = spec.memory if "reward" in old else 0.0
+        for key, value in (("success", wins / len(rewards)), ("reward", fmean(rewards))):
+            made[key] = keep * old.get(key, 0.0) + (1 - keep) * value
+    records[task.id] = made
 
 
 def past(records: Mapping[str, Mapping[str, float]], task: Task) -> float | None:
-    """Mean past reward of a question; None before its first rollout."""
-    return records[task.id]["reward"] if task.id in records else None
+    """Mean past reward of a question; None before its first rollout that did not fail."""
+    return records.get(task.id, {}).get("reward")
+
+
+def _times(record: Mapping[str, float] | None) -> float:
+    """How many rollouts a question has had, failed ones too."""
+    return record["n"] + record.get("failed", 0) if record else 0
+
+
+def _success(records: Mapping[str, Mapping[str, float]], tasks: Iterable[Task]) -> list[float]:
+    """Of the tasks that have one."""
+    found = (records.get(task.id, {}).get("success") for task in tasks)
+    return [rate for rate in found if rate is not None]
 
 
 def _aside(record: Mapping[str, float] | None, spec: CurriculumSpec, step: int) -> bool:
-    if record is None or record["n"] < spec.tries or step - record["step"] >= spec.again:
+    if record is None or _times(record) < spec.tries or step - record["step"] >= spec.again:
         return False
-    return not spec.low < record["success"] < spec.high
+    return not spec.low < record.get("success", 0.0) < spec.high
 
 
 def _level(tasks: Sequence[Task], records: Mapping[str, Mapping[str, float]], spec: CurriculumSpec) -> int:
     """The most look-ups asked for now."""
     for hops in sorted({task.hops or 1 for task in tasks}):
-        seen = [records[task.id]["success"] for task in tasks if (task.hops or 1) == hops and task.id in records]
+        seen = _success(records, (task for task in tasks if (task.hops or 1) == hops))
         if not seen or fmean(seen) < spec.ready:
             return hops
     return max(task.hops or 1 for task in tasks)
@@ -115,7 +128,7 @@ def _by_domain(order: Sequence[Task], records: Mapping[str, Mapping[str, float]]
         kinds.setdefault(task.type, []).append(task)
     failing = {}
     for kind, members in kinds.items():
-        seen = [records[task.id]["success"] for task in members if task.id in records]
+        seen = _success(records, members)
         failing[kind] = 1.05 - (fmean(seen) if seen else 0.0)
     shares = apportion([failing[kind] for kind in kinds], count)
     chosen = [task for kind, share in zip(kinds, shares, strict=True) for task in kinds[kind][:share]]
@@ -130,7 +143,7 @@ def _rollouts(
         return [group] * len(chosen)
     spread = []
     for task in chosen:
-        rate = min(0.95, max(0.05, records[task.id]["success"] if task.id in records else 0.5))
+        rate = min(0.95, max(0.05, next(iter(_success(records, [task])), 0.5)))
         spread.append(math.sqrt(rate * (1 - rate)))
     return [2 + extra for extra in apportion(spread, (group - 2) * len(chosen))]
 

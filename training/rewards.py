@@ -22,7 +22,7 @@ from sleuth.corpora.errors import ConfigError, nearest
 from sleuth.eval.answers import normalise
 from sleuth.eval.evaluate import score
 from sleuth.eval.judge import Case, Verdict, answer_alone, case_key, judged, spared, with_quotes
-from sleuth.eval.metrics import QUESTION_ANSWERING, abstained, answer_text, quote_support, quoted
+from sleuth.eval.metrics import QUESTION_ANSWERING, abstained, answer_text, declines, quote_support, quoted
 from sleuth.eval.records import Metric, Task
 from sleuth.training.aims import intent, temporal
 
@@ -162,13 +162,14 @@ def grade(
 def agreeing(graded: Sequence[Graded], weight: float) -> tuple[Graded, ...]:
     """A group with the share of its answers that are each one's own added to the rewards, times ``weight``.
 
-    Empty answers agree with nothing. EMPO, arXiv 2504.05812, section 3: the likelihood of an answer's meaning; answers
-    mean the same here when they are equal, normalised.
+    Empty answers, and those that decline, agree with nothing: refusals are all alike. EMPO, arXiv 2504.05812, section
+    3: the likelihood of an answer's meaning; answers mean the same here when they are equal, normalised.
     """
     answers = [g.answer for g in graded if g.reward is not None]
     return tuple(
         dataclasses.replace(g, reward=g.reward + share, settled=g.settled + share)
-        if g.reward is not None and (share := weight * answers.count(g.answer) / len(answers) if g.answer else 0.0)
+        if g.reward is not None
+        and (share := 0.0 if declines(g.answer) else weight * answers.count(g.answer) / len(answers))
         else g
         for g in graded
     )
@@ -177,9 +178,9 @@ def agreeing(graded: Sequence[Graded], weight: float) -> tuple[Graded, ...]:
 def voted(task: Task, episodes: Sequence[Episode]) -> Task:
     """The task with the most frequent answer of the episodes that did not fail as its only one; the first among equals.
 
-    Without any answer the task has none, and answer terms do not apply.
+    Who declines has no vote. Without any answer the task has none, and answer terms do not apply.
     """
-    told = [answer_text(episode) for episode in episodes if not failure(episode) and answer_text(episode).strip()]
+    told = [text for episode in episodes if not failure(episode) and not declines(text := answer_text(episode))]
     counts = Counter(normalise(text) for text in told)
     winner = next((text for text in told if counts[normalise(text)] == max(counts.values())), "")
     return dataclasses.replace(task, answers=(winner,) if winner else (), answer_items=())

@@ -228,7 +228,8 @@ class _Run:
         for group in groups:
             rewards = [g.reward for g in group.graded if g.reward is not None]
             wins = sum(g.success for g in group.graded if g.reward is not None)
-            curriculum.update(self.records, spec.curriculum, step, group.task, rewards, wins)
+            failed = len(group.graded) - len(rewards)
+            curriculum.update(self.records, spec.curriculum, step, group.task, rewards, wins, failed)
         about = {**curriculum.describe(self.records, spec.curriculum, step), **behind}
         figures = describe([group.graded for group in groups])
         return {"step": step, "version": version, **dev, **figures, **learned, **about, **clock.spent}

@@ -28,8 +28,10 @@ def draw(
     import numpy as np
 
     kept = (logits if allowed is None else logits[allowed]).astype(np.float64)
-    scaled = kept / temperature if temperature > 0 else kept
-    logprobs = scaled - scaled.max()
+    logprobs = kept - kept.max()
+    if temperature > 0:
+        with np.errstate(over="ignore"):  # next to nothing: all but the best are at minus infinity then
+            logprobs /= temperature
     logprobs -= np.log(np.exp(logprobs).sum())
     if temperature <= 0:
         place = int(np.argmax(kept))

@@ -282,7 +282,13 @@ class EmbeddedPolicy:
             if row.stored <= len(row.prompt) and place < len(row.keys):
                 self.cache.put(row.keys[place], self.ragged.save(row.slot, segment.start, row.stored))
             if segment.last:
-                self._extend(row, next(logits))
+                ahead = next(logits)
+                try:
+                    self._extend(row, ahead)
+                except Exception as error:  # a grammar that grows beyond its limits is this request's alone
+                    if row in self._rows:
+                        self._leave(row)
+                    _settle(row, error)
 
     def _plan(self) -> list[tuple[Row, Segment]]:
         """Prompts block by block, oldest first, up to ``prefill_tokens``; then what a row has written after its own."""

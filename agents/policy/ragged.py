@@ -70,19 +70,22 @@ class Ragged:
         """Make room for sequences of ``length`` tokens; what the ``live`` slots hold stays.
 
         Memory is not cleared, so that what no sequence has reached costs nothing; only what was written is ever read.
+        Where a device has too little of it, all stays as it was.
         """
         import torch
 
         if length <= self.capacity:
             return
-        self.capacity = -(-max(length, 2 * self.capacity) // 512) * 512
+        capacity = -(-max(length, 2 * self.capacity) // 512) * 512
+        layers: dict[int, torch.Tensor] = {}
         for index, old in self.layers.items():
-            new = old.new_empty((*old.shape[:3], self.capacity, old.shape[4]))
+            new = old.new_empty((*old.shape[:3], capacity, old.shape[4]))
             for slot in live:
                 new[slot, :, :, : old.shape[3]] = old[slot]
-            self.layers[index] = new
-        wide = torch.full((BLOCK, self.capacity + BLOCK), float("-inf"), dtype=self.dtype, device=self.device)
-        self._causal = torch.triu(wide, diagonal=self.capacity + 1)
+            layers[index] = new
+        wide = torch.full((BLOCK, capacity + BLOCK), float("-inf"), dtype=self.dtype, device=self.device)
+        self._causal = torch.triu(wide, diagonal=capacity + 1)
+        self.layers, self.capacity = layers, capacity
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Logits after each segment that is marked ``last``, in order: (rows, vocabulary), float32 on the CPU."""
