@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from sleuth.agents.records import Answer, Episode
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.eval import source
 from sleuth.eval.benchmarks import BENCHMARKS, beir, benchmark
 from sleuth.eval.benchmarks.fanoutqa import convert as fanout
 from sleuth.eval.load import SHIPPED, carried, is_reporting, read_tasks, resolved
 from sleuth.eval.records import Task
+from tests.eval_episodes import episode
 
 ROWS = [{"id": f"{n}", "question": f"Question {n}?", "answers": [f"answer {n}"], "supporting": []} for n in range(3)]
 
@@ -232,6 +234,7 @@ def test_fanoutqa_as_published() -> None:
     }
     (made,) = fanout(row)
     assert made["answer_items"] == ["A", "1", "yes", "B"] and made["supporting"] == ["T", "U"]
+    assert made["base_id"] == "fanoutqa-1"
     (shared,) = fanout({**row, "answer": {"A": "oil", "B": "oil"}})
     assert shared["answer_items"] == ["A", "oil", "B", "oil"]
 
@@ -255,6 +258,48 @@ def test_sentences_of_2wikimultihopqa_are_kept_apart(tmp_path: Path) -> None:
     path.write_text(json.dumps([hotpot]))
     published = BENCHMARKS["hotpotqa"].documents
     assert published is not None and next(iter(published(path))).text == "Ash is a film. It was shot in 1995."
+
+
+def said(text: str) -> Episode:
+    return episode(answer=Answer(text))
+
+
+def loaded(name: str, row: dict, tmp_path: Path) -> Task:
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    (task,) = BENCHMARKS[name].load(path)
+    return task
+
+
+def test_what_published_rows_accept_is_accepted(tmp_path: Path) -> None:
+    both = {"type": "multipleQAs", "qaPairs": [{"question": "a?", "answer": ["5 February 1953", "February 1953"]},
+                                               {"question": "b?", "answer": ["1887"]}]}  # fmt: skip
+    other = {"type": "multipleQAs", "qaPairs": [{"question": "c?", "answer": ["Lund"]}]}
+    task = loaded("ambignq", {"id": "1", "question": "When?", "annotations": [both, other]}, tmp_path)
+    score = BENCHMARKS["ambignq"].metrics["annotated_f1"]
+    for text, value in (("February 1953, 1887", 1), ("Lund", 1), ("1887", 2 / 3), ("1887, Ohio", 0.5), ("Ohio", 0)):
+        assert score(task, said(text)) == pytest.approx(value)
+    single = {"type": "singleAnswer", "answer": ["Lund", "Lund, Sweden"]}
+    task = loaded("ambignq", {"id": "1", "question": "Where?", "annotations": [both, single]}, tmp_path)
+    assert task.type == "single" and task.metadata["needs_clarification"] is False
+    assert score(task, said("Lund, Sweden")) == 1 and task.answers == ("Lund", "Lund, Sweden")
+    answers = [{"answer": "Belgium", "aliases": ["Belgique"]}, {"answer": "France", "aliases": []}]
+    task = loaded("cwq", {"ID": "1", "question": "Which?", "answers": answers}, tmp_path)
+    assert BENCHMARKS["cwq"].metrics["first_hit"](task, said("Belgique")) == 1 and len(task.answer_items) == 2
+    held = {"Value": "Lund", "Aliases": ["Lunda"], "HumanAnswers": ["city of Lund"]}
+    task = loaded("triviaqa", {"QuestionId": "1", "Question": "Where?", "Answer": held}, tmp_path)
+    assert task.answers == ("Lund", "Lunda", "city of Lund")
+
+
+def test_a_query_that_is_a_document_too_is_not_ranked_for_itself(tmp_path: Path) -> None:
+    for name, excluded in (("arguana", ["a"]), ("other", None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "queries.jsonl").write_bytes(lines([{"_id": "a", "text": "x"}]))
+        (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na\td1\t1\n")
+        chosen, path = benchmark(str(folder))
+        (task,) = chosen.load(path)
+        assert task.metadata.get("excluded") == excluded
 
 
 def test_the_published_table_of_popqa_quotes_its_lists(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from sleuth.eval.load import SHIPPED
 from sleuth.eval.metrics import COSTS, RANKING, evidence_recall
 from sleuth.eval.records import Benchmark, Load, Task
 
+_OWN = ("arguana", "quora")
+"""Sets whose queries are documents too: a query's own is taken out of its ranking, as BEIR does. Elsewhere equal ids
+mean nothing (Cranfield's queries and documents are both numbered from 1)."""
 _QUERIES = ("queries.jsonl", "queries.dev.jsonl", "queries.jsonl.gz")
 _QRELS = ("qrels.tsv", "qrels.dev.tsv", "qrels/test.tsv", "qrels/dev.tsv")
 
@@ -43,19 +46,20 @@ def load_of(name: str) -> Load:
         queries, judged = _first(folder, _QUERIES), _first(folder, _QRELS)
         if queries is None or judged is None:
             raise InputError(f"{folder}: expected one of {', '.join(_QUERIES)} and one of {', '.join(_QRELS)}")
-        return _tasks(queries, relevance(judged), bad or source.refuse)
+        own = folder.resolve().name.lower() in _OWN
+        return _tasks(queries, relevance(judged), bad or source.refuse, own)
 
     return load
 
 
-def _tasks(path: Path, relevant: dict[str, dict[str, int]], bad: source.Bad) -> list[Task]:
+def _tasks(path: Path, relevant: dict[str, dict[str, int]], bad: source.Bad, own: bool) -> list[Task]:
     tasks: dict[str, Task] = {}
     for place, row in source.rows(path, bad):
         id_, text = (row.get("_id") or row.get("id"), row.get("text")) if isinstance(row, dict) else (None, None)
         if not (isinstance(id_, str) and isinstance(text, str) and text.strip()) or id_ in tasks:
             bad(f"{place}: not a usable query: expected a new '_id' and a 'text' that is not empty; found {row!r:.80}")
         elif grades := relevant.get(id_):
-            more = {"relevance": grades, "answerable": None}
+            more = {"relevance": grades, "answerable": None, **({"excluded": [id_]} if own else {})}
             tasks[id_] = Task(id_, text, (), tuple(grades), "all", type="retrieval", metadata=more)
     return list(tasks.values())
 

@@ -15,7 +15,10 @@ from sleuth.eval.records import Benchmark
 
 
 def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """One answer is wanted in any of its wordings; several are wanted together, by their first wording."""
+    """One answer is wanted in any of its wordings; several are wanted together, by their first wording.
+
+    `first_hit` takes any wording of any of them, as the published script does.
+    """
     wordings = [[w for w in (a["answer"], *a.get("aliases", ())) if w] for a in row["answers"]]
     wordings = [held for held in wordings if held]
     wanted = [held[0] for held in wordings]
@@ -24,6 +27,7 @@ def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         "question": row["question"],
         "answers": wordings[0] if len(wordings) == 1 else [", ".join(wanted)],
         "answer_items": wanted if len(wordings) > 1 else [],
+        "wordings": list(dict.fromkeys(word for held in wordings for word in held)),
         "type": row.get("compositionality_type"),
     }
 

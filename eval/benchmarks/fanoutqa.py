@@ -21,6 +21,7 @@ def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     wanted = list(flat(row["answer"]))
     yield {
         "id": row["id"],
+        "base_id": f"fanoutqa-{row['id']}",  # as the shared layout names it: on the same side of the split
         "question": row["question"],
         "answers": [", ".join(wanted)],
         "answer_items": wanted,

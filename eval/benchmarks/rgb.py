@@ -17,10 +17,14 @@ from sleuth.eval.records import Benchmark, Task
 
 
 def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Of ``answer``, items of a list are wanted together, and a list within it holds the wordings of one item."""
+    """Of ``answer``, items of a list are wanted together, and a list within it holds the wordings of one item.
+
+    Where snippets are grouped, one of each group is needed, which marks of gold documents cannot say: any counts.
+    """
     held = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
     wanted = [item if isinstance(item, list) else [item] for item in held]
     positive = [document("", text) for text in _texts(row["positive"])]
+    grouped = any(isinstance(item, list) for item in row["positive"])
     others = [document("", text) for key in ("negative", "positive_wrong") for text in _texts(row.get(key) or [])]
     fake = row.get("fakeanswer") or []
     yield {
@@ -31,7 +35,7 @@ def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         "wanted": wanted,
         "wrong_answers": fake if isinstance(fake, list) else [fake],
         "supporting": list(dict.fromkeys(item["id"] for item in positive)),
-        "support_mode": "any" if len(wanted) == 1 else "all",
+        "support_mode": "any" if grouped or len(wanted) == 1 else "all",
         "documents": [*positive, *others],
     }
 

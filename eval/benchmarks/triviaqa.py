@@ -20,7 +20,8 @@ def convert(row: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     id_, question, answer = ("QuestionId", "Question", "Answer") if published else ("question_id", "question", "answer")
     held = row[answer]
     value, aliases = (held["Value"], held["Aliases"]) if published else (held["value"], held["aliases"])
-    answers = [text for text in dict.fromkeys([value, *aliases]) if text.strip()]
+    people = held.get("HumanAnswers") or ()  # of the verified files
+    answers = [text for text in dict.fromkeys([value, *aliases, *people]) if text.strip()]
     yield {"id": row[id_], "question": row[question], "answers": answers}
 
 

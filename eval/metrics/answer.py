@@ -97,8 +97,11 @@ def value_em(task: Task, episode: Episode) -> float | None:
 
 @_or_declines
 def first_hit(task: Task, episode: Episode) -> float | None:
-    """Hits@1 of knowledge-graph question answering: the first item answered is one of the wanted ones."""
-    wanted = gold_items(task.answer_items or task.answers)
+    """Hits@1 of knowledge-graph question answering: the first item answered is one of the wanted ones.
+
+    A row's ``wordings``, where it has them, are all that is accepted.
+    """
+    wanted = gold_items(task.metadata.get("wordings") or task.answer_items or task.answers)
     said = answer_text(episode).split(",")[0]
     return float(bool(items(said)) and (normalise(said) in wanted or items(said) <= wanted)) if wanted else None
 
