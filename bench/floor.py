@@ -1,6 +1,6 @@
 """The floor and what was built on it: every strategy with the untrained model, the first policy and the shipped one.
 
-For each multi-hop set: answer, evidence, citation and cost figures on reporting rows, which no training has seen; what
+For each multi-hop set: answer, evidence, citation and cost figures on reporting rows, which no training takes; what
 retrieval alone allows (the plain question, no model); what constrained decoding alone gains (untrained, naive-rag).
 Every question's figures are a line of bench/results/floor.csv, from which floor.md and floor.json are made; questions
 that stand there are not run again, so later work is compared with the floor question by question, and a killed run

@@ -31,6 +31,8 @@ Convert: TypeAlias = Callable[[Any], Iterable[Mapping[str, Any]]]
 Refine: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """What a set adds to its rows that are in the shared layout already."""
 
+LOOKED_AT = 200
+"""Questions whose evidence is looked up in a store before a run."""
 _KNOWN = ("id", "question", "answers", "supporting", "support_mode", "answer_items", "type", "hops", "scope")
 _FOLDERS = ("qa/{}.dev.jsonl", "qa/{}.jsonl", "qa_no_corpus/{}.dev.jsonl", "qa_no_corpus/{}.jsonl")
 
@@ -153,11 +155,16 @@ def none_usable(name: str, loaded: int, bad: Sequence[str]) -> InputError:
 
 
 def outlook(name: str, loaded: int, tasks: Sequence[Task], limit: int | None, store: Any) -> str:
-    """How many questions are asked of how many, and how many of them could be answered from this store."""
+    """How many questions are asked of how many, and how many of them could be answered from this store.
+
+    Of many, `LOOKED_AT` are looked up, drawn as the others are: a served store is asked for each document.
+    """
     short = f" (--limit asks for {limit:,})" if limit is not None and limit > len(tasks) else ""
     marked = [task for task in tasks if task.supporting]
-    kept = resolved(marked, functools.partial(holds, store), lambda message: None) if marked else []
-    held = f"; {len(kept):,} of the {len(marked):,} that mark their evidence have it in this store" if marked else ""
+    tried = marked[:LOOKED_AT]
+    kept = resolved(tried, functools.partial(holds, store), lambda message: None) if tried else []
+    of = f"the {len(marked):,}" if tried == marked else f"{len(tried):,} of the {len(marked):,}"
+    held = f"; {len(kept):,} of {of} that mark their evidence have it in this store" if marked else ""
     return f"{name}: {len(tasks):,} of {loaded:,} questions{short}{held}"
 
 

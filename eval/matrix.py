@@ -51,7 +51,7 @@ class Matrix:
     repeats: int = 1
     """Runs of every question, each with the next seed: for pass@k, and with ``sampling.temperature`` above 0."""
     reporting: bool = False
-    """Only rows that no training has seen."""
+    """Only the rows kept for reporting, which no training takes."""
     concurrency: int = 16
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)

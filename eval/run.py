@@ -60,7 +60,7 @@ async def run(
     ``benchmark``: a name, or the path of a question file; ``data``: a folder with ``qa/`` for a name (None: the shipped
     rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many tasks by ``seed``;
     ``repeats``: run every question that often, each time with the next seed (and a ``temperature`` above 0);
-    ``reporting``: only rows that no training has seen; ``command``: what a person typed, for the run card.
+    ``reporting``: only the rows kept for reporting; ``command``: what a person typed, for the run card.
     ``store`` may be the address of one that is served, or a sources file. Before the policy is asked ``tell`` gets a
     line about the questions; where there are none it raises `InputError`.
     """

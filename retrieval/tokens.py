@@ -85,7 +85,7 @@ class Analyzer:
 
     def stops(self) -> set[str]:
         """The terms of the language's stop words."""
-        return {term for word in stop_words(self.language) for term in self.terms(word)}
+        return set(self.terms(" ".join(sorted(stop_words(self.language)))))
 
 
 def fold(text: str, marks: re.Pattern[str] = _MARKS) -> str:

@@ -13,7 +13,7 @@ from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.eval import source
 from sleuth.eval.benchmarks import BENCHMARKS, beir, benchmark
 from sleuth.eval.benchmarks.fanoutqa import convert as fanout
-from sleuth.eval.load import SHIPPED, carried, is_reporting, read_tasks, resolved
+from sleuth.eval.load import SHIPPED, carried, is_reporting, outlook, read_tasks, resolved
 from sleuth.eval.records import Task
 from tests.eval_episodes import episode
 
@@ -289,6 +289,25 @@ def test_what_published_rows_accept_is_accepted(tmp_path: Path) -> None:
     held = {"Value": "Lund", "Aliases": ["Lunda"], "HumanAnswers": ["city of Lund"]}
     task = loaded("triviaqa", {"QuestionId": "1", "Question": "Where?", "Answer": held}, tmp_path)
     assert task.answers == ("Lund", "Lunda", "city of Lund")
+
+
+def test_of_many_questions_some_are_looked_up_in_the_store() -> None:
+    class Half:
+        asked = 0
+
+        def document(self, doc_id: str) -> None:
+            self.asked += 1
+            if int(doc_id) % 2:
+                raise KeyError(doc_id)
+
+    store = Half()
+    tasks = [Task(f"t{n}", "q?", ("a",), (str(n),)) for n in range(900)]
+    assert outlook("x", 900, tasks, None, store) == (
+        "x: 900 of 900 questions; 100 of 200 of the 900 that mark their evidence have it in this store"
+    )
+    assert store.asked == 200 and outlook("x", 9, tasks[:4], 20, store).endswith(
+        "4 of 9 questions (--limit asks for 20); 2 of the 4 that mark their evidence have it in this store"
+    )
 
 
 def test_a_query_that_is_a_document_too_is_not_ranked_for_itself(tmp_path: Path) -> None:
