@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sleuth.corpora.errors import ConfigError
-from sleuth.training.sets import MADE, OWN, QuestionSet, Row, load
+from sleuth.training.sets import FOUND, MADE, OWN, QuestionSet, Row, load
 from sleuth.training.turns import (
     Example,
     answer_closed,
@@ -70,6 +70,11 @@ BUILDERS: dict[tuple[str, str], Builder] = {
     ("reader", "xquad_en"): read_closely,
     ("closed", "nq_train"): answer_closed,
     ("closed", "hotpotqa_s"): answer_closed,
+    **{
+        (kind, FOUND + name): builder
+        for name in ("hotpotqa_dev_questions", "r1searcher_train")
+        for kind, builder in {"alone": reflect_alone, "answerer": answer_single, "reader": read_closely}.items()
+    },
     **{
         (kind, name): builder
         for name in (OWN, *(MADE + name for name in ("hotpotqa_s", "hotpotqa_r1s", "musique_s")))

@@ -95,6 +95,10 @@ OWN = "own"
 """The tasks that a recipe names with their store (`training.own`)."""
 MADE = "made_"
 """Before the name of a set: questions made by rules from its passages (`training.made`) in place of its own."""
+FOUND = "found_"
+"""Before the name of a set of ``qa_no_corpus``: its questions that the passages of `POOL` answer (`training.found`)."""
+POOL = ("hotpotqa_s", "hotpotqa_r1s")
+"""Sets whose passages are Wikipedia's first paragraphs, as the sets without passages ask for."""
 
 
 def load(data: str | Path | None, name: str) -> QuestionSet:
@@ -105,23 +109,33 @@ def load(data: str | Path | None, name: str) -> QuestionSet:
         from sleuth.training.made import made
 
         return made(load(data, name.removeprefix(MADE)), data)
+    if data is not None and name.startswith(FOUND):
+        from sleuth.training.found import found
+
+        return found(name.removeprefix(FOUND), data)
     if data is None:
         raise InputError(f"examples of {name!r} need --data, the folder with qa/ and corpora/")
     root = Path(data)
-    found = [root / "qa" / f"{name}{tail}" for tail in (".dev.jsonl", ".jsonl")]
-    questions = next((path for path in found if path.is_file()), None)
+    places = [root / "qa" / f"{name}{tail}" for tail in (".dev.jsonl", ".jsonl")]
+    questions = next((path for path in places if path.is_file()), None)
     if questions is None:
-        raise InputError(f"no questions for {name!r}: expected {found[0]} or {found[1]}")
-    corpus = root / "corpora" / f"{SHARED_CORPUS.get(name, name)}.corpus.jsonl.gz"
+        raise InputError(f"no questions for {name!r}: expected {places[0]} or {places[1]}")
+    corpus = root / "corpora" / f"{corpora_of(name)[0]}.corpus.jsonl.gz"
     if not corpus.is_file():
         raise InputError(f"no passages for {name!r}: expected {corpus}")
     passages: dict[str, Passage] = {}
     starts: dict[str, Sequence[int]] = {}
-    for record in _lines(corpus):
+    for record in lines(corpus):
         text = record["text"]
         passages[record["id"]] = Passage(record["id"], record["id"], 0, len(text), record.get("title", ""), text)
         starts[record["id"]] = record.get("sents", ())
-    return QuestionSet(name, [row for row in _lines(questions) if trainable(row, data)], passages, starts)
+    return QuestionSet(name, [row for row in lines(questions) if trainable(row, data)], passages, starts)
+
+
+def corpora_of(name: str) -> tuple[str, ...]:
+    """The names under which a set's passages stand in a data folder."""
+    own = name.removeprefix(MADE)
+    return POOL if name.startswith(FOUND) else (SHARED_CORPUS.get(own, own),)
 
 
 def trainable(row: Row, data: str | Path) -> bool:
@@ -136,7 +150,7 @@ def trainable(row: Row, data: str | Path) -> bool:
 def _reported(data: str) -> frozenset[str]:
     """All that the reporting rows of a folder ask, those without a corpus included."""
     files = sorted(path for folder in ("qa", "qa_no_corpus") for path in (Path(data) / folder).glob("*.jsonl"))
-    return frozenset(text for path in files for row in _lines(path) if reporting_only(row) for text in _asked(row))
+    return frozenset(text for path in files for row in lines(path) if reporting_only(row) for text in _asked(row))
 
 
 def _asked(row: Row) -> set[str]:
@@ -177,7 +191,10 @@ def find_span(needle: str, text: str) -> str:
     return match[0] if match else ""
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file, packed or not; `InputError` names the file where it is missing, else file and line."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
         for number, line in enumerate(handle, 1):
             try:

@@ -19,7 +19,7 @@ from sleuth.eval.records import Task
 from sleuth.eval.split import bucket
 from sleuth.eval.synthesis.fictional import COUNTS, SMALLEST, fictional_world
 from sleuth.retrieval.records import Retriever
-from sleuth.training.sets import MADE, SHARED_CORPUS, load, trainable
+from sleuth.training.sets import FOUND, MADE, corpora_of, load, trainable
 
 HELD_OUT = 3
 """Bucket of rows that are looked at while training but not trained on."""
@@ -49,7 +49,8 @@ class TaskSpec:
     world: WorldSpec = field(default_factory=WorldSpec)
     sets: Mapping[str, int] = field(default_factory=dict)
     """At most so many training questions of each set in the data folder; ``made_`` before a name: questions made by
-    rules from its passages, none of which is a dev task."""
+    rules from its passages; ``found_`` before one of ``qa_no_corpus``: those that the passages of two sets answer.
+    Neither gives dev tasks."""
     questions: str = ""
     """A JSONL file of tasks over ``store``; one in ten is held out."""
     store: str = ""
@@ -80,7 +81,7 @@ def open_tasks(
         if data is None:
             raise InputError(f"tasks.sets {', '.join(spec.sets)}: needs --data, the folder with qa/ and corpora/")
         train, dev = _sets(spec.sets, data, seed)
-        corpora = {SHARED_CORPUS.get(name, name): None for name in (n.removeprefix(MADE) for n in spec.sets)}
+        corpora = dict.fromkeys(corpus for name in spec.sets for corpus in corpora_of(name))
         store = build_once([corpus_path(name, data) for name in corpora], room / "store")
     else:
         rows = read_tasks(spec.questions)
@@ -105,10 +106,11 @@ def _sets(sets: Mapping[str, int], data: str | Path, seed: int) -> tuple[list[Ta
     train: list[Task] = []
     dev: list[Task] = []
     for name, count in sets.items():
-        rows = [task_of(row) for row in load(data, name).rows] if name.startswith(MADE) else loader(name)(data)
+        derived = name.startswith((MADE, FOUND))
+        rows = [task_of(row) for row in load(data, name).rows] if derived else loader(name)(data)
         rows = [t for t in rows if trainable({**t.metadata, "id": t.id, "question": t.question}, data)]
         train += select([t for t in rows if _bucket(t) != HELD_OUT], count, seed)
-        dev += [t for t in rows if _bucket(t) == HELD_OUT and not name.startswith(MADE)]
+        dev += [t for t in rows if _bucket(t) == HELD_OUT and not derived]
     return train, dev
 
 
