@@ -211,8 +211,15 @@ def test_a_policy_that_misbehaves_is_an_error_and_the_episode_stays(
 def test_a_policy_that_is_down_is_named(
     run: Run, store: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = run("ask", store, QUESTION, "--policy", "http://127.0.0.1:9/v1#m", "--out", tmp_path / "e.jsonl")
+    down = "http://127.0.0.1:9/v1#m"
+    said = run("ask", store, QUESTION, "--policy", down, "--out", tmp_path / "e.jsonl")
     assert said.code == 5 and "http://127.0.0.1:9/v1" in said.err
+    options = ("--strategy", "naive-rag", "--limit", 2, "--out", tmp_path / "runs")
+    said = run("eval", "hotpotqa_s", "--store", store, "--policy", down, *options)
+    assert said.code == 5 and "error: all 2 episodes ended in an error, the first in answerer: PolicyError" in said.err
+    assert (tmp_path / "runs" / "report.md").is_file()
+    said = run("eval", "hotpotqa_s", tmp_path / "runs" / "naive-rag.jsonl", "--rescore", "--out", tmp_path / "again")
+    assert said.code == 0, "scoring the episodes did what it should"
 
 
 def test_ctrl_c_keeps_the_episode_so_far(

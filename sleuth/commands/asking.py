@@ -102,4 +102,9 @@ def leave(episode: Episode) -> None:
     """Exit as an error would when the run ended in one; the episode that was written says the rest."""
     if episode.stop == "error":
         say(f"error: {episode.error}")
-        raise typer.Exit(code_named(episode.error.split(": ")[1].partition("(")[0]))
+        raise typer.Exit(code_in(episode.error))
+
+
+def code_in(error: str) -> int:
+    """The exit code for an episode's error, which names its class after the place it arose in."""
+    return code_named(error.split(": ")[1].partition("(")[0])

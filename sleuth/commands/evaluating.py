@@ -13,7 +13,7 @@ import typer
 
 from sleuth.agents.records import Budget
 from sleuth.agents.strategy import STRATEGIES
-from sleuth.commands.asking import ADAPTER, AdapterOption, PolicyOption, adapter_of
+from sleuth.commands.asking import ADAPTER, AdapterOption, PolicyOption, adapter_of, code_in
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.terminal import emit, out, plain, progress, say, table
 
@@ -109,6 +109,8 @@ def evaluate(
             )
     if reports:
         _told(reports, folder, as_json)
+        if not rescore:
+            _leave(reports)
 
 
 _RESCORE = {"benchmark", "episodes", "store", "data", "limit", "seed", "reporting", "folder", "rescore", "as_json"}
@@ -202,6 +204,14 @@ def _told(reports: list[Report], folder: Path, as_json: bool) -> None:
     if not any(row.episode_id for found in reports for row in found.scored):
         why = next((row.error for found in reports for row in found.scored if row.error), "no question was left")
         raise InputError(f"expected at least one question with an episode, found none: {why}")
+
+
+def _leave(reports: list[Report]) -> None:
+    """Exit as an error would when all episodes ended in one: those figures are of no policy."""
+    ended = [row for found in reports for row in found.scored if row.episode_id]
+    if all(row.stop == "error" for row in ended):
+        say(f"error: all {len(ended)} episodes ended in an error, the first in {ended[0].error}")
+        raise typer.Exit(code_in(ended[0].error))
 
 
 def typed() -> str:
