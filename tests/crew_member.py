@@ -12,10 +12,10 @@ import pytest
 
 from sleuth.training import losses
 from sleuth.training.algorithms import algorithm
+from sleuth.training.checkpoint import TrainingError
 from sleuth.training.crew import Crew, join
 from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.rl import LOG, Parts, RlSpec, train
-from sleuth.training.sft import TrainingError
 from tests.films import FilmStore
 from tests.test_training_rl import SPEC, TASKS
 

@@ -134,7 +134,7 @@ SPEC = GuardSpec(window=3, dead=2)
         ([line(0.4, informative=0, norm=0.0)] * 6, "collapse", "told its rollouts apart"),
         ([line(0.0, informative=0, norm=0.3)] * 6, None, ""),  # learned from true trajectories, or across the batch
         ([line(0.4), line(None, failed=8, why="search: gone"), line(None, failed=8, why="search: gone")],
-         "collapse", "every episode failed in 2 steps, the last by: search: gone"),
+         "dead", "every episode failed in 2 steps, the last by: search: gone"),
         ([line(0.5)] * 3 + [line(0.4, entropy=0.001)] * 3, "collapse", "entropy under 0.01 for 3 steps"),
         ([line(0.5)] * 3 + [line(0.6, entropy=0.001)] * 3, None, ""),
     ],

@@ -23,6 +23,7 @@ from sleuth.corpora.records import Passage
 from sleuth.eval.evaluate import tagged
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
+from sleuth.training.checkpoint import TrainingError
 from sleuth.training.offline import OfflineSpec, Stored, _units, accepted, behaviours, pairs, priming, stored, train
 from sleuth.training.reflect import PROMPT, refined, reflect, verdict
 from sleuth.training.rewards import Graded, RewardSpec, Term, grade
@@ -99,6 +100,25 @@ def test_rejection_sampling_makes_the_accepted_likelier(
     assert chosen[0].graded.reward == best
     lines = run(folder, engine, rows, tmp_path, SPEC)
     assert len(lines) == 4 and lines[-1]["entropy"] < lines[0]["entropy"] and lines[-1]["kl"] > lines[0]["kl"]
+
+
+@pytest.mark.parametrize("method", ["accept", "prefer"])
+def test_not_a_number_stops_and_keeps_the_checkpoint(
+    folder: Path, engine: EmbeddedPolicy, rows: list[Stored], tmp_path: Path, method: Any
+) -> None:
+    import torch
+
+    spec = dataclasses.replace(SPEC, method=method, margin=0.02, epochs=6)
+    learning = model(folder)
+
+    def poison(line: str) -> None:
+        if line.startswith("step 3/"):
+            with torch.no_grad():
+                next(p for p in learning.parameters() if p.requires_grad).fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=r"step 4: expected finite numbers.*step-00002"):
+        train(spec, learning, Masks(engine.tokens), rows, tmp_path, base=folder.name, progress=poison)
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_preferences_are_learned_and_pairs_share_their_prompt(

@@ -12,6 +12,8 @@ import pytest
 
 from sleuth.agents.records import Message
 from sleuth.corpora.errors import ConfigError, InputError, ModelError
+from sleuth.corpora.records import Document
+from sleuth.retrieval.build import build_once
 from sleuth.training import recipe, rl_recipe
 from sleuth.training.algorithms import ALGORITHMS
 from sleuth.training.crew import Crew
@@ -275,6 +277,38 @@ def test_question_sets_leave_out_what_is_reported_or_held_out(tmp_path: Path, mo
     assert all(bucket({"id": f"{kind}-{n}"}) >= 3 for n in numbers for kind in ("hot", "musique"))
     with pytest.raises(InputError, match="needs --data"):
         open_tasks(spec, None, tmp_path / "room", 0)
+
+
+def test_tasks_that_cannot_be_rewarded_are_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sleuth.eval.split import bucket
+
+    use_hash_embedder(monkeypatch)
+    documents = [Document("a", "Anna was born in Vienna.", title="Anna"), Document("b", "Boris lives.", title="Boris")]
+    build_once(documents, tmp_path / "store")
+    ids = [f"t{n}" for n in range(400)]
+    train, dev = ([i for i in ids if bucket({"id": i}) in tenths] for tenths in (range(4, 10), [3]))
+    rows: list[dict[str, Any]] = [
+        {"id": train[0], "question": "Where was Anna born?", "answers": ["Vienna"], "supporting": ["a"]},
+        {"id": train[1], "question": "Where was Boris born?", "answers": ["Graz"], "supporting": ["b"]},
+        {"id": train[2], "question": "Where was Clara born?", "answers": ["Linz"], "supporting": ["c"]},
+        {"id": train[3], "question": "Who else?", "answers": [], "answerable": False},
+        {"id": dev[0], "question": "Where was Anna  born", "answers": ["Vienna"], "supporting": ["a"]},
+        {"id": dev[1], "question": "Who was born in Vienna?", "answers": ["Anna"], "supporting": ["a"]},
+        {"id": dev[2], "question": "Who was born in Linz?", "answers": ["Clara"], "supporting": ["c"]},
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said: list[str] = []
+    spec = TaskSpec(questions=str(tmp_path / "q.jsonl"), store=str(tmp_path / "store"))
+    _, learned, held = open_tasks(spec, None, tmp_path, 0, said.append)
+    assert {task.id for task in learned} == {train[0], train[1], train[3]}
+    assert {task.id for task in held} == {dev[1]}  # the first asks what is trained on, the last names no document
+    assert said == [
+        f"1 of 3 training tasks: no gold document holds the answer, the first is {train[1]}",
+        f"1 of 4 training tasks left out; the first: task {train[2]}: "
+        "'supporting' must name documents of the corpus; not there are 1 of 1: 'c'",
+        f"1 of 3 dev tasks left out; the first: task {dev[2]}: "
+        "'supporting' must name documents of the corpus; not there are 1 of 1: 'c'",
+    ]
 
 
 def test_a_world_is_held_out_by_another_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,12 @@ from sleuth.agents.policy.models import load_model
 from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.eval.records import Task
 from sleuth.training.algorithms import algorithm
+from sleuth.training.checkpoint import TrainingError
 from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.guards import GuardSpec
 from sleuth.training.rewards import RewardSpec, Term
 from sleuth.training.rl import LOG, Parts, RlSpec, train
 from sleuth.training.rollouts import RolloutSpec
-from sleuth.training.sft import TrainingError
 from sleuth.training.update import UpdateSpec
 from tests import tiny_model
 from tests.films import BIRTH, FilmStore
@@ -127,16 +127,88 @@ def test_killed_anywhere_and_resumed_it_writes_the_same_bytes(tmp_path: Path, go
     assert [line["reward"] for line in other] != [line["reward"] for line in whole]
 
 
-def test_a_checkpoint_cut_short_is_passed_over(tmp_path: Path, go: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("state.safetensors", lambda held: held[:-100], "cut short or changed"),
+        ("state.json", lambda held: held.replace(b'"step": 4', b'"step": 5'), "does not match its own checksum"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(
+    name: str, damage: Callable[[bytes], bytes], words: str, tmp_path: Path, go: Any
+) -> None:
     go(tmp_path / "a" / "run")
     out = tmp_path / "b" / "run"
     go(out)
-    victim = out / "checkpoints" / "step-00004" / "state.safetensors"
-    victim.write_bytes(victim.read_bytes()[:-100])
+    victim = out / "checkpoints" / "step-00004" / name
+    victim.write_bytes(damage(victim.read_bytes()))
     said: list[str] = []
     go(out, resume=True, progress=said.append)
-    assert "cut short or changed" in said[0] and said[1].startswith("step 3/4")
+    assert words in said[0] and said[1].startswith("step 3/4")
     assert weights(out) == weights(tmp_path / "a" / "run")
+
+
+@pytest.fixture
+def succeed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the log say these rates of success, a step each, and the last one from then on."""
+    from sleuth.training import rl
+
+    describe = rl.describe
+
+    def say(*rates: float) -> None:
+        left = list(rates)
+
+        def told(groups: Any) -> dict[str, Any]:
+            rate = left.pop(0) if len(left) > 1 else left[0]
+            return {**describe(groups), "success": rate, "informative": 1}
+
+        monkeypatch.setattr(rl, "describe", told)
+
+    return say
+
+
+def checkpoints(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "checkpoints").glob("step-*"))
+
+
+def test_a_collapse_keeps_the_checkpoint_of_the_best_window_and_goes_on_from_there(
+    tmp_path: Path, go: Any, succeed: Callable[..., None]
+) -> None:
+    succeed(*[0.6] * 6, 0.0)
+    spec = dataclasses.replace(SPEC, steps=12, checkpoint_every=1, guards=GuardSpec(window=3))
+    with pytest.raises(TrainingError, match=r"step 9: success fell from 0.600 to 0.000.*checkpoint: step-00006"):
+        go(tmp_path, spec)
+    assert checkpoints(tmp_path) == ["step-00006", "step-00007", "step-00008"]
+    succeed(0.6)
+    lines = go(tmp_path, spec, resume=True)
+    assert [line["step"] for line in lines] == [*range(1, 13)]
+    assert checkpoints(tmp_path) == ["step-00011", "step-00012"]
+
+
+def test_the_best_adapter_stays_until_a_better_window_ends(
+    tmp_path: Path, go: Any, succeed: Callable[..., None]
+) -> None:
+    best = Path("best", "adapter_model.safetensors")
+    kept = []
+    for steps in (3, 4):  # saved after 3 steps, and once more where there is a fourth
+        succeed(0.6, 0.6, 0.2)
+        spec = dataclasses.replace(SPEC, steps=steps, checkpoint_every=3, guards=GuardSpec(on=False, window=2))
+        go(tmp_path / str(steps), spec)
+        kept.append((tmp_path / str(steps) / best).read_bytes())
+    assert kept[0] == kept[1] != weights(tmp_path / "4")
+
+
+def test_steps_that_move_nothing_keep_the_version_across_a_resumption(tmp_path: Path, go: Any) -> None:
+    spec = dataclasses.replace(SPEC, reward=RewardSpec({"em": Term(0.0)}, success="em"))
+
+    def stop(line: str) -> None:
+        if line.startswith("step 3/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, spec, progress=stop)
+    versions = [line["version"].rpartition("@")[2] for line in go(tmp_path, spec, resume=True)]
+    assert versions == ["0"] * 4
 
 
 class DeadStore(FilmStore):
@@ -227,6 +299,15 @@ def test_several_epochs_a_reference_and_step_rewards_run(tmp_path: Path, go: Any
     spec = dataclasses.replace(SPEC, steps=1, rollout=dataclasses.replace(SPEC.rollout, rounds=3, questions=1))
     (line,) = go(tmp_path / "rounds", spec)
     assert line["informative"] >= 1 or line["groups"] == 2
+
+
+def test_the_episodes_of_all_rounds_of_a_step_are_kept(tmp_path: Path, go: Any) -> None:
+    rollout = dataclasses.replace(SPEC.rollout, rounds=3, questions=1)
+    reward = RewardSpec({"em": Term(0.0)}, success="em")  # all rewards are equal, so a second round asks on
+    (line,) = go(tmp_path, dataclasses.replace(SPEC, steps=1, rollout=rollout, reward=reward))
+    assert line["groups"] == 2
+    kept = (tmp_path / "episodes" / "step-00001.jsonl").read_text().splitlines()
+    assert len(kept) == 8 and len({json.loads(row)["question"] for row in kept}) == 2
 
 
 def test_weights_are_not_changed_under_a_request(engine: EmbeddedPolicy) -> None:

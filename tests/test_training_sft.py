@@ -17,12 +17,12 @@ from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.training import recipe
 from sleuth.training.adapter import precision
+from sleuth.training.checkpoint import TrainingError, locked
 from sleuth.training.examples import BUILDERS
 from sleuth.training.held_out import compare, held_out
 from sleuth.training.sft import (
     SftSpec,
     Tokens,
-    TrainingError,
     adapt,
     completion_loss,
     export,
@@ -209,6 +209,22 @@ def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(tmp_path: Path) ->
     run(tmp_path / "clean")
     run(tmp_path, resume=True)
     assert adapter_bytes(tmp_path) == adapter_bytes(tmp_path / "clean")
+
+
+def test_an_exhausted_device_names_the_setting_that_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*given: object) -> float:
+        raise torch.OutOfMemoryError("nothing left")
+
+    monkeypatch.setattr("sleuth.training.sft._accumulate", full)
+    with pytest.raises(TrainingError, match=f"sft.micro_tokens = {SPEC.micro_tokens}; try less: nothing left"):
+        run(tmp_path)
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(InputError, match="another run is training in this folder"):
+        run(tmp_path)
 
 
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A checkpoint is a folder with tensors and a JSON record, there whole or not at all; its bytes are checked when read.
 
-Two are kept: where the last one was cut short by a dying disk, the one before gives the same run, only later. `locked`
-keeps a second run off a folder.
+Two are kept: where the last one was cut short by a dying disk, the one before gives the same run, only later. Beside
+them stays the one that a run calls good, for the last ones of a run that collapsed are no better than its end.
+`locked` keeps a second run off a folder.
 """
 
 from __future__ import annotations
@@ -10,21 +11,30 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sleuth.corpora.errors import InputError
+from sleuth.corpora.errors import InputError, SleuthError
 from sleuth.training.shards import part
 
-FOLDER, LATEST, STATE, META = "checkpoints", "LATEST", "state.safetensors", "state.json"
+FOLDER, LATEST, GOOD, STATE, META = "checkpoints", "LATEST", "GOOD", "state.safetensors", "state.json"
 KEPT = 2
 
 
-def save(out: Path, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> Path:
-    """Write ``out/checkpoints/step-N``, then point ``LATEST`` at it; older ones than the one before are removed."""
+class TrainingError(SleuthError):
+    """A run that must not go on, such as a loss that is not a number; the last good checkpoint stays."""
+
+
+def save(out: Path, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any], good: bool = False) -> Path:
+    """Write ``out/checkpoints/step-N``, then point ``LATEST`` at it.
+
+    It, the one before and the last one that was ``good`` stay; all others go, those of later steps among them, which a
+    run leaves that went on from before them.
+    """
     from safetensors.torch import save_file
 
     home = out / FOLDER
@@ -33,19 +43,27 @@ def save(out: Path, step: int, tensors: Mapping[str, Any], meta: Mapping[str, An
     making.mkdir(parents=True)
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, making / STATE)
     record = {**meta, "step": step, "sha256": _digest(making / STATE)}
-    (making / META).write_text(json.dumps(record), encoding="utf-8")
+    (making / META).write_text(json.dumps({**record, "record": _sum(record)}), encoding="utf-8")
     for path in (making / STATE, making / META, making):
         _sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(making, folder)
-    pointer = home / f".{LATEST}"
-    pointer.write_text(folder.name, encoding="utf-8")
-    _sync(pointer)
-    os.replace(pointer, home / LATEST)
-    _sync(home)
-    for old in sorted(home.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+    for name in (GOOD, LATEST) if good else (LATEST,):
+        _point(home, name, folder.name)
+    steps = sorted(_step(path.name) for path in home.glob("step-*"))
+    kept = {_step(_pointed(home, GOOD)), *[n for n in steps if n <= step][-KEPT:]}
+    for old in home.glob("step-*"):
+        if _step(old.name) not in kept:
+            shutil.rmtree(old)
     return folder
+
+
+def fall_back(out: Path) -> str:
+    """Point ``LATEST`` at the last good checkpoint, from which a resumed run goes on; its name as of `last_good`."""
+    home = out / FOLDER
+    if (name := _pointed(home, GOOD)) and (home / name).is_dir():
+        _point(home, LATEST, name)
+    return last_good(out)
 
 
 def load(out: Path, say: Callable[[str], None] = lambda line: None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -56,8 +74,8 @@ def load(out: Path, say: Callable[[str], None] = lambda line: None) -> tuple[dic
     home = out / FOLDER
     if not (home / LATEST).exists():
         raise InputError(f"nothing to resume in {out}: no {FOLDER}/{LATEST}")
-    newest = (home / LATEST).read_text(encoding="utf-8").strip()
-    names = [path.name for path in sorted(home.glob("step-*"), reverse=True) if path.name <= newest]
+    newest = _pointed(home, LATEST)
+    names = sorted((p.name for p in home.glob("step-*") if _step(p.name) <= _step(newest)), key=_step, reverse=True)
     damage = []
     for name in names or [newest]:
         try:
@@ -83,8 +101,15 @@ def goes_on(out: Path, log: Path, resume: bool) -> bool:
 
 def last_good(out: Path) -> str:
     """Name of the last checkpoint, ``none yet`` without one; for messages."""
-    pointer = out / FOLDER / LATEST
-    return pointer.read_text(encoding="utf-8") if pointer.exists() else "none yet"
+    return _pointed(out / FOLDER, LATEST) or "none yet"
+
+
+def finite(out: Path, step: int, loss: float | None, norm: float | None) -> None:
+    """Raises `TrainingError` at a step whose loss or gradient is not a number; None is of a step without an update."""
+    if all(value is None or math.isfinite(value) for value in (loss, norm)):
+        return
+    found = f"loss {loss}, gradient norm {norm}"
+    raise TrainingError(f"step {step}: expected finite numbers, found {found}; last good checkpoint: {last_good(out)}")
 
 
 def optimizer_tensors(optimizer: Any, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +182,32 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     found = _digest(folder / STATE)
     if found != meta["sha256"]:
         raise ValueError(f"{STATE} hashes to {found[:12]}, {META} says {meta['sha256'][:12]}: cut short or changed")
+    if (theirs := meta.pop("record", None)) not in (None, _sum(meta)):  # none in those of older versions
+        raise ValueError(f"{META} does not match its own checksum {str(theirs)[:12]}: changed")
     return load_file(folder / STATE), meta
+
+
+def _sum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode()).hexdigest()
+
+
+def _step(name: str) -> int:
+    """The step of a checkpoint's folder; -1 of what is none."""
+    number = name.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
+
+
+def _pointed(home: Path, name: str) -> str:
+    return (home / name).read_text(encoding="utf-8").strip() if (home / name).exists() else ""
+
+
+def _point(home: Path, name: str, folder: str) -> None:
+    """Let ``name`` in ``home`` say ``folder``, whole or not at all."""
+    pointer = home / f".{name}"
+    pointer.write_text(folder, encoding="utf-8")
+    _sync(pointer)
+    os.replace(pointer, home / name)
+    _sync(home)
 
 
 def _digest(path: Path) -> str:

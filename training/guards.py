@@ -43,7 +43,8 @@ questions a step it halves by chance, for some are harder, and the best of many 
 
 
 class Verdict(NamedTuple):
-    kind: Literal["collapse", "solved"]
+    kind: Literal["collapse", "dead", "solved"]
+    """``dead``: nothing was learned from the last steps, so the last checkpoint is as good as any."""
     seen: str
 
 
@@ -55,9 +56,7 @@ def judge(log: Sequence[Mapping[str, Any]], spec: GuardSpec) -> Verdict | None:
         return None
     last = log[-spec.dead :]
     if len(last) == spec.dead and all(line["failed"] == line["episodes"] for line in last):
-        return Verdict(
-            "collapse", f"every episode failed in {spec.dead} steps, the last by: {log[-1].get('why') or '?'}"
-        )
+        return Verdict("dead", f"every episode failed in {spec.dead} steps, the last by: {log[-1].get('why') or '?'}")
     rates = [line["success"] for line in log if line["success"] is not None]
     if len(rates) < spec.window:
         return None

@@ -203,6 +203,7 @@ def train(
             else:
                 batch = [dataclasses.replace(s, episode=n) for n, unit in enumerate(chosen) for s in unit]
                 figures = learner.update(batch, step, spec.seed)
+            checkpoint.finite(out, step, figures["loss"], figures["norm"])
             checkpoint.append(out / LOG, {"step": step, "units": len(units), **figures})
             if step % spec.checkpoint_every == 0 or step == len(batches):
                 state = checkpoint.optimizer_tensors(learner.optimizer, learner.params)

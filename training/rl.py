@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from sleuth.eval.records import Task
 from sleuth.retrieval.records import Retriever
 from sleuth.training import adapter, checkpoint, credit, curriculum, guards
 from sleuth.training.algorithms import Algorithm
+from sleuth.training.checkpoint import TrainingError
 from sleuth.training.crew import Crew
 from sleuth.training.curriculum import CurriculumSpec
 from sleuth.training.engines import Engine, give
@@ -39,7 +39,7 @@ from sleuth.training.rewards import RewardSpec, grade
 from sleuth.training.rollouts import Ahead, RolloutSpec, ask, oldest, rollout_seed
 from sleuth.training.run_page import write_page
 from sleuth.training.samples import Masks
-from sleuth.training.sft import Progress, SftSpec, TrainingError, adapt, export, same_settings
+from sleuth.training.sft import Progress, SftSpec, adapt, export, same_settings
 from sleuth.training.shards import gathered, part, shard
 from sleuth.training.telling import Clock, describe, tensorboard, told
 from sleuth.training.update import Learner, UpdateSpec
@@ -140,13 +140,15 @@ def _steps(run: _Run, done: int, watchers: Sequence[Callable[[Any], None]], prog
         line = run.step(step)
         run.log(line)
         verdict = guards.judge(run.lines, spec.guards)
-        collapsed = verdict is not None and verdict.kind == "collapse"
-        if not collapsed and (step % spec.checkpoint_every == 0 or step == spec.steps or verdict):
+        ended = verdict is not None and verdict.kind != "solved"
+        if not ended and (step % spec.checkpoint_every == 0 or step == spec.steps or verdict):
             run.save(step)
         for watch in watchers:
             watch(line)
-        if verdict and collapsed:
-            kept = f"last good checkpoint: {checkpoint.last_good(run.out)}, best adapter: {run.out / 'best'}"
+        if verdict and ended:
+            fell = verdict.kind == "collapse" and run.crew.first
+            good = checkpoint.fall_back(run.out) if fell else checkpoint.last_good(run.out)
+            kept = f"last good checkpoint: {good}, best adapter: {run.out / 'best'}"
             raise TrainingError(f"step {step}: {verdict.seen}; {kept}")
         if verdict:
             progress(f"done at step {step}: {verdict.seen}")
@@ -182,6 +184,8 @@ class _Run:
         self.publish(0)
         self.began = 1
         """The first step of this process."""
+        self.saved = 0
+        """The step of the last checkpoint."""
         self.ahead = Ahead(parts.engine, parts.store, spec.rollout) if spec.rollout.staleness else None
 
     def export(self, name: str = "") -> Path:
@@ -207,6 +211,7 @@ class _Run:
         dev = self._dev(step)
         clock("dev_s")
         groups = self._taken(step) if self.ahead else self._groups(step)
+        self._keep(groups, step)
         behind = self._behind(groups)
         clock("rollout_s")
         spec = self.spec
@@ -215,10 +220,7 @@ class _Run:
         clock("samples_s")
         moves = any(self.crew.gather(bool(batch)))
         learned = self.learner.update(batch, step, spec.seed) if moves else {"entropy": None}
-        if not all(math.isfinite(v) for v in (learned.get("loss", 0.0), learned.get("norm", 0.0)) if v is not None):
-            found = f"loss {learned['loss']}, gradient norm {learned['norm']}"
-            kept = checkpoint.last_good(self.out)
-            raise TrainingError(f"step {step}: expected finite numbers, found {found}; last good checkpoint: {kept}")
+        checkpoint.finite(self.out, step, learned.get("loss"), learned.get("norm"))
         clock("update_s")
         if moves:
             self.publish(step)
@@ -265,7 +267,6 @@ class _Run:
         jobs = [(task, rollout_seed(self.spec.seed, step, task.id, n)) for task, count in mine for n in range(count)]
         found = iter(ask(self.parts, self.spec.rollout, jobs, Sampling(temperature=self.spec.rollout.temperature)))
         groups = self._graded([(task, tuple(next(found) for _ in range(count))) for task, count in mine])
-        self._keep(groups, step)
         return shared(self.crew, [task for task, _ in chosen], groups)
 
     def _taken(self, step: int) -> list[Group]:
@@ -278,9 +279,7 @@ class _Run:
         while not taken:  # all were too old: ask again under the present weights
             self._put_in(first + self.ahead.started)
             taken = self.ahead.take(spec.rollout.questions, self.versions[0])
-        groups = self._graded([(row.task, row.episodes) for row in taken])
-        self._keep(groups, step)
-        return groups
+        return self._graded([(row.task, row.episodes) for row in taken])
 
     def _put_in(self, batch: int) -> None:
         """Start the rollouts of a batch, of tasks that are not under way."""
@@ -297,7 +296,7 @@ class _Run:
         return grade_groups(rolled, self.spec.reward, self.teach, self.ask)
 
     def _keep(self, groups: Sequence[Group], step: int) -> None:
-        """Write the episodes of every `keep_every`-th step."""
+        """Write the episodes that this member rolled out in every `keep_every`-th step."""
         if not (self.crew.first and self.spec.keep_every and (step - 1) % self.spec.keep_every == 0):
             return
         path = self.out / "episodes" / f"step-{step:05d}.jsonl"
@@ -329,18 +328,20 @@ class _Run:
         self.lines.append(line)
 
     def save(self, step: int) -> int:
-        """Write a checkpoint, and the adapter to ``best/`` where the best window ended since the last one."""
+        """Write a checkpoint; it is good, and ``best/`` its adapter, where the best window ended since the last one."""
         first = self.crew.first
         state = checkpoint.optimizer_tensors(self.learner.optimizer, self.learner.params)
         if self.spec.algorithm.kl:
             state |= {f"start/{n}": p for n, p in zip(self.learner.params, self.learner.start, strict=True)}
         state = gathered(state.items(), keep=first)
+        best = guards.best_step(self.lines, self.spec.guards.window)
+        good = best is None or best > self.saved
         if first:
             meta = {"spec": dataclasses.asdict(self.spec), "base": self.parts.base, "records": self.records}
-            checkpoint.save(self.out, step, state, meta)
-        best = guards.best_step(self.lines, self.spec.guards.window)
-        if best is None or best > step - self.spec.checkpoint_every:
+            checkpoint.save(self.out, step, state, {**meta, "version": self.versions[-1]}, good)
+        if good:
             self.export("best")
+        self.saved = step
         if first and self.lines:
             write_page(self.out)
         return step
@@ -361,6 +362,7 @@ class _Run:
             checkpoint.trim(self.out / LOG, meta["step"])
         self.crew.gather(None)
         self.lines = checkpoint.read_log(self.out / LOG)
-        self.publish(meta["step"])
-        self.began = int(meta["step"]) + 1
+        self.publish(meta.get("version", meta["step"]))  # none in those of older versions
+        self.saved = int(meta["step"])
+        self.began = self.saved + 1
         return int(meta["step"])

@@ -150,7 +150,7 @@ def run(
     crew = crew or join()
     going_on = resume and (out / LOG).exists()
     if crew.first:  # the others find the store made
-        open_tasks(recipe.tasks, data, out, spec.seed)
+        open_tasks(recipe.tasks, data, out, spec.seed, progress)
     crew.gather(None)
     store, tasks, dev = open_tasks(recipe.tasks, data, out, spec.seed)
     shape = f"{spec.rollout.questions} x {spec.rollout.group} rollouts a step"

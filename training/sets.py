@@ -143,17 +143,17 @@ def trainable(row: Row, data: str | Path) -> bool:
 
     The split goes by ids, and one question can stand under several.
     """
-    return not reporting_only(row) and not _asked(row) & _reported(str(data))
+    return not reporting_only(row) and not asked(row) & _reported(str(data))
 
 
 @functools.cache
 def _reported(data: str) -> frozenset[str]:
     """All that the reporting rows of a folder ask, those without a corpus included."""
     files = sorted(path for folder in ("qa", "qa_no_corpus") for path in (Path(data) / folder).glob("*.jsonl"))
-    return frozenset(text for path in files for row in lines(path) if reporting_only(row) for text in _asked(row))
+    return frozenset(text for path in files for row in lines(path) if reporting_only(row) for text in asked(row))
 
 
-def _asked(row: Row) -> set[str]:
+def asked(row: Row) -> set[str]:
     """A row's question and the one that it goes on from, which MoreHopQA's rows over the same look-ups share."""
     asked = (row.get(key) for key in ("question", "previous_question"))
     return {normalise(text) for text in asked if isinstance(text, str)} - {""}

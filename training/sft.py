@@ -19,15 +19,15 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import render
-from sleuth.corpora.errors import InputError, SleuthError
+from sleuth.corpora.errors import InputError
 from sleuth.training import checkpoint
 from sleuth.training.adapter import base_of, is_whole, load_weights, precision
 from sleuth.training.choices import barred, is_forced, walk
@@ -39,10 +39,6 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 _LOG = "log.jsonl"
 
 Progress = Callable[[str], None]
-
-
-class TrainingError(SleuthError):
-    """A run that must not go on, such as a loss that is not a number; the last good checkpoint stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +101,23 @@ def train(
     ``checkpoints/``; with ``resume`` a run goes on from the last of those, without one from its beginning. Raises
     `TrainingError` when the loss is not finite, `InputError` when something stands in the way.
     """
+    out = Path(out)
+    with checkpoint.locked(out):
+        return _train(spec, model, tokenizer, examples, out, base, start, resume, progress)
+
+
+def _train(
+    spec: SftSpec, model: Any, tokenizer: Any, examples: Sequence[Example], out: Path, base: str,
+    start: str | Path | None, resume: bool, progress: Progress,
+) -> Path:  # fmt: skip
     import torch
 
-    out = Path(out)
     going_on = checkpoint.goes_on(out, out / _LOG, resume)
     grammars = Grammars(tokenizer, model.config.vocab_size, [_end(tokenizer)])
     rows = [row for example in examples if len(row := tokenize(tokenizer, example, grammars)) <= spec.max_tokens]
     if not rows:
         raise InputError(f"no example of {len(examples)} has at most {spec.max_tokens} tokens: nothing to train on")
     batches = schedule(len(rows), spec)
-    out.mkdir(parents=True, exist_ok=True)
     random.seed(spec.seed)
     torch.manual_seed(spec.seed)
     adapted = adapt(model, spec, base)
@@ -131,10 +134,11 @@ def train(
     for step in range(done, len(batches)):
         batch = [rows[i] for i in batches[step]]
         rate = optimizer.param_groups[0]["lr"] = learning_rate(spec, step, len(batches))
-        loss = _accumulate(adapted, batch, spec, tokenizer.pad_token_id or 0)
-        norm = torch.nn.utils.clip_grad_norm_(params.values(), spec.clip).item()
-        _finite(out, step + 1, loss, norm)
-        optimizer.step()
+        with memory("sft.micro_tokens", spec.micro_tokens):
+            loss = _accumulate(adapted, batch, spec, tokenizer.pad_token_id or 0)
+            norm = torch.nn.utils.clip_grad_norm_(params.values(), spec.clip).item()
+            checkpoint.finite(out, step + 1, loss, norm)
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         num_tokens = sum(map(len, batch))
         checkpoint.append(out / _LOG, {"step": step + 1, "loss": loss, "norm": norm, "lr": rate, "tokens": num_tokens})
@@ -239,6 +243,17 @@ def completion_loss(adapted: Any, rows: Sequence[Tokens], pad: int) -> Any:
     return (weights * torch.nn.functional.cross_entropy(logits, wanted, reduction="none")).sum()
 
 
+@contextmanager
+def memory(setting: str, value: int) -> Iterator[None]:
+    """An exhausted device, said with the setting that helps."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise checkpoint.TrainingError(f"out of memory with {setting} = {value}; try less: {error}") from error
+
+
 def micro_batches(rows: Sequence[Tokens], max_tokens: int) -> list[list[Tokens]]:
     """Rows of like length together, as many as fit in ``max_tokens`` with their padding (one at least)."""
     cut: list[list[Tokens]] = []
@@ -328,14 +343,6 @@ def _accumulate(adapted: Any, batch: Sequence[Tokens], spec: SftSpec, pad: int) 
         loss.backward()
         summed += loss.item()
     return summed
-
-
-def _finite(out: Path, step: int, loss: float, norm: float) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
-        return
-    found = f"loss {loss}, gradient norm {norm}"
-    kept = checkpoint.last_good(out)
-    raise TrainingError(f"step {step}: expected finite numbers, found {found}; last good checkpoint: {kept}")
 
 
 def _checkpoint(out: Path, optimizer: Any, params: Mapping[str, Any], spec: SftSpec, step: int) -> None:

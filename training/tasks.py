@@ -1,25 +1,28 @@
 """The tasks of a run come with the store that they are asked over: an invented world, question sets, or a user's own.
 
 Rows that figures are reported on (`eval.split`) never enter, nor do rows of a data folder that ask the same, and the
-dev tasks are never trained on: those of question sets are the tenth that is held out, those of a world are of another
-world, about entities that training never met.
+dev tasks are never trained on: those of question sets are the tenth that is held out, less what a training task asks
+too, those of a world are of another world, about entities that training never met.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Document
-from sleuth.eval.load import corpus_path, is_reporting, loader, read_tasks, select, task_of
+from sleuth.eval.load import LOOKED_AT, corpus_path, holds, is_reporting, loader, read_tasks, resolved, select, task_of
 from sleuth.eval.records import Task
 from sleuth.eval.split import bucket
 from sleuth.eval.synthesis.fictional import COUNTS, SMALLEST, fictional_world
 from sleuth.retrieval.records import Retriever
-from sleuth.training.sets import FOUND, MADE, corpora_of, load, trainable
+from sleuth.training.sets import FOUND, MADE, asked, corpora_of, find_span, load, trainable
+
+if TYPE_CHECKING:
+    from sleuth.retrieval.store import Datastore
 
 HELD_OUT = 3
 """Bucket of rows that are looked at while training but not trained on."""
@@ -68,9 +71,12 @@ class TaskSpec:
 
 
 def open_tasks(
-    spec: TaskSpec, data: str | Path | None, room: Path, seed: int
+    spec: TaskSpec, data: str | Path | None, room: Path, seed: int, say: Callable[[str], None] = lambda line: None
 ) -> tuple[Retriever, list[Task], list[Task]]:
-    """The store, the training tasks and the dev tasks; a store that has to be made is made in ``room`` once."""
+    """The store, the training tasks and the dev tasks; a store that has to be made is made in ``room`` once.
+
+    ``say`` is told how many tasks cannot be used, why, and the first of them.
+    """
     from sleuth.retrieval.build import build_once
     from sleuth.retrieval.store import Datastore
 
@@ -88,11 +94,49 @@ def open_tasks(
         train = [task for task in rows if not is_reporting(task) and _bucket(task) != HELD_OUT]
         dev = [task for task in rows if _bucket(task) == HELD_OUT]
         store = Path(spec.store)
-    usable = [task for task in train if task.answers or task.answer_items or not task.metadata.get("answerable", True)]
-    if not usable:
-        raise InputError("no usable training task: every row is for reporting, held out, or has no answer")
-    retriever = Datastore.open(store).retriever(spec.search)
-    return retriever, select(usable, spec.limit or None, seed), select(dev, spec.dev, seed)
+    opened = Datastore.open(store)
+    own = opened if spec.questions else None
+    train, dev = _usable(train, own, "training", say), _usable(dev, own, "dev", say)
+    if not train:
+        raise InputError("no usable training task: every row is for reporting, held out, or cannot be used")
+    trained = frozenset(text for task in train for text in _asks(task))
+    dev = [task for task in dev if not _asks(task) & trained]
+    return opened.retriever(spec.search), select(train, spec.limit or None, seed), select(dev, spec.dev, seed)
+
+
+def _usable(tasks: Sequence[Task], store: Datastore | None, name: str, say: Callable[[str], None]) -> list[Task]:
+    """Those that can be rewarded: with an answer, or said to have none, and over a user's ``store`` with its evidence.
+
+    An answer that no gold document holds may still be right, as what is counted or compared is, and is only told of.
+    """
+    left_out: list[str] = []
+    kept = []
+    for task in tasks:
+        if task.answers or task.answer_items or not task.metadata.get("answerable", True):
+            kept.append(task)
+        else:
+            left_out.append(f"task {task.id}: expected 'answers', 'answer_items' or 'answerable': false, found none")
+    if store is not None:
+        kept = resolved(kept, lambda id_: holds(store, id_), left_out.append)
+        seen = select(kept, LOOKED_AT, 0)
+        odd = [task.id for task in seen if not _held(task, store)]
+        if odd:
+            say(f"{len(odd)} of {len(seen)} {name} tasks: no gold document holds the answer, the first is {odd[0]}")
+    if left_out:
+        say(f"{len(left_out)} of {len(tasks)} {name} tasks left out; the first: {left_out[0]}")
+    return kept
+
+
+def _held(task: Task, store: Datastore) -> bool:
+    """Whether a gold document holds an answer, or there is nothing to look for."""
+    wanted = [answer for answer in (*task.answers, *task.answer_items) if answer.lower() not in ("yes", "no")]
+    documents = [store.document(id_) for id_ in task.supporting]
+    texts = [f"{document.title} {document.text}" for document in documents]
+    return not wanted or not texts or any(find_span(answer, text) for answer in wanted for text in texts)
+
+
+def _asks(task: Task) -> set[str]:
+    return asked({**task.metadata, "question": task.question})
 
 
 def _world(spec: WorldSpec) -> tuple[list[Document], list[Task], list[Task]]:

@@ -18,7 +18,7 @@ from sleuth.training.algorithms import Algorithm
 from sleuth.training.crew import Crew
 from sleuth.training.samples import Sample
 from sleuth.training.scoring import BLANK, Pack, packs, score
-from sleuth.training.sft import TrainingError, falling
+from sleuth.training.sft import falling, memory
 from sleuth.training.shards import is_shard, whole
 
 
@@ -73,6 +73,10 @@ class Learner:
 
     def update(self, samples: Sequence[Sample], step: int, seed: int) -> dict[str, Any]:
         """One update per epoch over the batch; figures of the last, ``kl`` and ``mismatch`` of the first."""
+        with memory("update.max_tokens", self.spec.max_tokens):
+            return self._update(samples, step, seed)
+
+    def _update(self, samples: Sequence[Sample], step: int, seed: int) -> dict[str, Any]:
         import torch
 
         mine = {"drawn": sum(len(s.drawn) for s in samples), "episodes": len({s.episode for s in samples})}
@@ -105,6 +109,10 @@ class Learner:
         The loss's gradient is linear in those of the log-probabilities, so its weights are found in a pass without
         gradients and the pairs may lie in different parts of the batch.
         """
+        with memory("update.max_tokens", self.spec.max_tokens):
+            return self._prefer(pairs, step, beta)
+
+    def _prefer(self, pairs: Sequence[tuple[Sample, Sample]], step: int, beta: float) -> dict[str, Any]:
         import torch
 
         samples = [sample for pair in pairs for sample in pair]
@@ -120,9 +128,8 @@ class Learner:
         signed = torch.stack([-pull, pull], 1).view(-1)  # (2 P,), what each log-probability is multiplied by
         weights = torch.cat([signed[i].repeat(len(s.drawn)) for i, s in enumerate(samples)])
         for pack in cut:
-            with _memory(self.spec.max_tokens):
-                logprobs, _ = score(self.adapted, samples, pack, entropy=False)
-                (weights[batch.places(pack)].to(logprobs.device) * logprobs).sum().backward()
+            logprobs, _ = score(self.adapted, samples, pack, entropy=False)
+            (weights[batch.places(pack)].to(logprobs.device) * logprobs).sum().backward()
         told = float(loss.mean())
         right = float((gap[:, 0] > gap[:, 1]).float().mean())
         return {"loss": told, "right": right, "norm": self._move(told), "lr": rate, "drawn": batch.count}
@@ -166,12 +173,11 @@ class Learner:
         loss_sum = clipped_sum = entropy_sum = 0.0
         for pack in cut:
             at = batch.places(pack)
-            with _memory(self.spec.max_tokens):
-                logprobs, entropies = score(self.adapted, batch.samples, pack)
-                found[at] = logprobs.detach().cpu()
-                before = found[at] if old is None else old[at]
-                loss, clipped = batch.loss(logprobs, before, at, None if reference is None else reference[at])
-                loss.backward()
+            logprobs, entropies = score(self.adapted, batch.samples, pack)
+            found[at] = logprobs.detach().cpu()
+            before = found[at] if old is None else old[at]
+            loss, clipped = batch.loss(logprobs, before, at, None if reference is None else reference[at])
+            loss.backward()
             loss_sum += float(loss.detach())
             clipped_sum += float(clipped)
             entropy_sum += float(entropies.sum())
@@ -263,14 +269,3 @@ class _Batch:
         if reference is not None:
             tokens = tokens + choices.kl * losses.divergence(logprobs, reference.to(device))
         return (weights * tokens).sum(), clipped.sum()
-
-
-@contextmanager
-def _memory(max_tokens: int) -> Iterator[None]:
-    """An exhausted device, said with the setting that helps."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(f"out of memory with update.max_tokens = {max_tokens}; try less: {error}") from error
