@@ -133,8 +133,15 @@ def test_clipping() -> None:
     assert gradient == pytest.approx([-2.0, -0.5])  # bounded, not cut off
     _, _, gradient = losses("topr", [3.0, 3.0, 0.5], [1.0, -1.0, -1.0])
     assert gradient == pytest.approx([-1.0, 1.0, 0.5])
-    loss, _, gradient = losses("aspo", [1.25, 1.25], [1.0, -1.0])
-    assert loss == pytest.approx([-0.8, 1.25]) and gradient == pytest.approx([-0.8, 1.25])
+
+
+def test_good_tokens_weigh_by_the_inverse_ratio() -> None:
+    _, clipped, gradient = losses("aspo", [1.25, 0.5, 0.2, 2.0], [1.0] * 4)
+    assert gradient == pytest.approx([-0.8, -2.0, -3.0, 0.0])  # 1 / 0.2 is held at 3 and goes on being lifted
+    assert clipped == [False, False, False, True]
+    _, clipped, gradient = losses("aspo", [1.25, 2.0, 5.0, 0.5], [-1.0] * 4)
+    assert gradient == pytest.approx([1.25, 2.0, 3.0, 0.0]) and clipped == [False, False, False, True]
+    assert losses("aspo", [0.2], [1.0], dual_clip=0.0)[2] == pytest.approx([-5.0])
 
 
 def test_a_sequence_ratio_is_the_mean_of_its_reply() -> None:

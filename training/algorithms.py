@@ -46,14 +46,16 @@ class Algorithm:
     # --- loss
     surrogate: Literal["clip", "cispo", "topr", "aspo"] = "clip"
     """``clip``: PPO's; ``cispo``: the clipped ratio weighs the log-probability; ``topr``: no ratio for good episodes, a
-    ratio of at most 1 for bad ones; ``aspo``: the inverse ratio for good ones."""
+    ratio of at most 1 for bad ones; ``aspo``: the inverse ratio weighs the log-probability of good ones, the ratio that
+    of bad ones; what the clip of the ratio itself lets go has no gradient."""
     ratio: Literal["token", "sequence"] = "token"
     """``sequence``: one ratio per reply, the geometric mean of its tokens'."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     """The ratio is held in [1 - clip_low, 1 + clip_high]."""
     dual_clip: float = 0.0
-    """Bound of ratio times a negative advantage, over 1; 0 is none."""
+    """Over 1, the most that a ratio multiplies a negative advantage by; past it a token has no gradient. For ``aspo``
+    the most that any token weighs; past it the gradient is held. 0 is none."""
     aggregate: Literal["episode", "token", "constant"] = "episode"
     """Mean over an episode's tokens and then over episodes; mean over all tokens; or sum over `LENGTH` per episode."""
     kl: float = 0.0
@@ -106,7 +108,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "cispo": Algorithm("cispo", surrogate="cispo", aggregate="token", clip_low=1.0, clip_high=1.0),
     # TOPR, arXiv 2503.14286, section 3: tapered importance weights, good for stored episodes.
     "topr": Algorithm("topr", surrogate="topr", scale="none", aggregate="token", cap=0.0),
-    # ASPO, arXiv 2510.06062, section 3: good tokens weigh by the inverse ratio. Differs: its dual clip is soft.
+    # ASPO, arXiv 2510.06062, section 3: good tokens weigh by the inverse ratio; clip and soft dual clip as in the
+    # authors' code. Left out: that code's bounds by the entropy of the token.
     "aspo": Algorithm("aspo", surrogate="aspo", aggregate="token", clip_high=0.28, dual_clip=3.0, epochs=2),
     # The entropy mechanism, arXiv 2505.22617, sections 4.2 and 4.3.
     "clip_cov": Algorithm("clip_cov", aggregate="token", entropy="clip_cov"),

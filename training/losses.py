@@ -6,6 +6,7 @@ first, so that a batch may go through the model in parts and the gradients add u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,9 @@ def surrogate(
         taper = torch.where(good, torch.ones_like(ratio), ratio.clamp(0.0, 1.0))
         return -taper.detach() * advantages * logprobs, ~good & (ratio > 1)
     if choices.surrogate == "aspo":
-        ratio = torch.where(good, ratio.detach() ** -2 * ratio, ratio)  # value 1 / ratio, gradient that of ratio
+        weight = torch.where(good, 1 / ratio, ratio).clamp(max=choices.dual_clip or math.inf)
+        cut = torch.where(good, ratio > high, ratio < low)  # by the ratio before it is turned over
+        return -weight.detach() * advantages * torch.where(cut, logprobs.detach(), logprobs), cut
     plain, held = ratio * advantages, ratio.clamp(low, high) * advantages
     gained = torch.minimum(plain, held)
     if choices.dual_clip:
