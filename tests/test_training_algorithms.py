@@ -44,9 +44,21 @@ def test_batch_and_history_baselines() -> None:
     assert got[0] == pytest.approx([0.5 / spread, -0.5 / spread, -0.5 / spread, 0.5 / spread])
     assert got[1] == pytest.approx([0.0, 0.0])
     assert of("reinforce_pp_baseline", [GROUP, OTHER])[0] == pytest.approx(got[0])
-    valued = of("ppo", [GROUP, OTHER], history=(0.25, None))
-    assert valued[0] == pytest.approx([0.75 / spread, -0.25 / spread, -0.25 / spread, 0.75 / spread])
-    assert valued[1] == pytest.approx([0.0, 0.0])  # no past: the mean of the batch
+    valued = of("ppo", [GROUP, OTHER], history=(0.25, None))  # no past: the mean of the batch
+    spread = math.sqrt(13 / 60)  # of 0.75, -0.25, -0.25, 0.75, 0, 0, whose mean is 1 / 6
+    good, bad = (0.75 - 1 / 6) / spread, (-0.25 - 1 / 6) / spread
+    assert valued[0] == pytest.approx([good, bad, bad, good]) and valued[1] == pytest.approx([-1 / 6 / spread] * 2)
+
+
+def test_what_a_batch_normalises_are_differences_not_rewards() -> None:
+    easy, hard = [graded(1.0)] * 3 + [graded(0.0)], [graded(0.0)] * 3 + [graded(1.0)]
+    spread = math.sqrt(3 / 14)  # of 0.25, 0.25, 0.25, -0.75 and their opposites; that of the rewards is sqrt(4 / 14)
+    got = of("reinforce_pp_baseline", [easy, hard])
+    assert got[0] == pytest.approx([0.25 / spread] * 3 + [-0.75 / spread])
+    assert got[1] == pytest.approx([-0.25 / spread] * 3 + [0.75 / spread])
+    longer = [graded(1.0, ("planner", "answerer")), graded(0.0)]  # an episode counts once, not by its roles
+    rows = advantages([longer], algorithm("reinforce_pp_baseline"))[0]
+    assert rows[0] == pytest.approx([math.sqrt(0.5)] * 2) and rows[1][1] == pytest.approx(-math.sqrt(0.5))
 
 
 def test_equal_groups_and_failed_episodes_weigh_nothing() -> None:

@@ -22,7 +22,8 @@ class Algorithm:
     """What a reward is compared with: the mean of its group, of the others in its group (leave one out), of the batch,
     of the question's past rewards, or nothing."""
     scale: Literal["group", "batch", "none"] = "group"
-    """What the difference is divided by: the standard deviation in the group, in the batch, or nothing."""
+    """What the difference is divided by: the standard deviation of the group's rewards or nothing; ``batch``: the
+    differences of all episodes of the batch are made to have mean 0 and deviation 1."""
     credit: Literal["episode", "role"] = "episode"
     """``role``: a step's reward is compared only with episodes in which its role acted too."""
     step_weight: float = 0.0
@@ -97,7 +98,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "rloo": Algorithm("rloo", baseline="others", scale="none", aggregate="token"),
     # REINFORCE++, arXiv 2501.03262, section 3: normalised over the batch. Differs: the divergence is in the loss.
     "reinforce_pp": Algorithm("reinforce_pp", baseline="batch", scale="batch", aggregate="token", drop_equal=False),
-    # REINFORCE++ with baseline, same paper: group mean, deviation of the batch.
+    # REINFORCE++ with baseline, same paper: minus the group's mean, and these differences normalised over the batch.
+    # Differs: an episode counts once whatever its length, here and above.
     "reinforce_pp_baseline": Algorithm("reinforce_pp_baseline", scale="batch", aggregate="token"),
     # GSPO, arXiv 2507.18071, section 4.1. A sequence is one reply of one role.
     "gspo": Algorithm("gspo", ratio="sequence", clip_low=3e-4, clip_high=4e-4),
