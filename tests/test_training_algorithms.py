@@ -114,6 +114,22 @@ def test_token_weights() -> None:
     assert weights(episodes, algorithm("dr_grpo")) == pytest.approx([1 / (2 * LENGTH)] * 4)
 
 
+def test_each_reply_counts_the_same() -> None:
+    from sleuth.training.losses import units, weights
+    from sleuth.training.samples import Sample
+
+    def drew(episode: int, *steps: int) -> Sample:
+        places, zeros = tuple(range(1, len(steps) + 1)), (0.0,) * len(steps)
+        return Sample((0, *places), places, (None,) * len(steps), zeros, zeros, steps, episode=episode)
+
+    batch = [drew(0, 0, 2, 2, 2, 2, 2, 2), drew(1, 0, 0), drew(1, 2, 2)]  # a query of 1 token, an answer of 6
+    gspo, grpo = algorithm("gspo"), algorithm("grpo")
+    assert weights(units(batch, gspo), gspo) == pytest.approx([1 / 4] + [1 / 24] * 6 + [1 / 8] * 4)
+    assert weights(units(batch, grpo), grpo) == pytest.approx([1 / 14] * 7 + [1 / 8] * 4)
+    shared = weights(units(batch[:1], gspo), gspo, (11, 4))  # one of two members
+    assert shared == pytest.approx([1 / 4] + [1 / 24] * 6)
+
+
 def losses(name: str, ratios: list[float], good: list[float], replies: list[int] | None = None, **changes: Any) -> Any:
     """Losses, clip marks and gradients with respect to the log-probabilities."""
     import torch

@@ -57,8 +57,9 @@ class Algorithm:
     dual_clip: float = 0.0
     """Over 1, the most that a ratio multiplies a negative advantage by; past it a token has no gradient. For ``aspo``
     the most that any token weighs; past it the gradient is held. 0 is none."""
-    aggregate: Literal["episode", "token", "constant"] = "episode"
-    """Mean over an episode's tokens and then over episodes; mean over all tokens; or sum over `LENGTH` per episode."""
+    aggregate: Literal["episode", "reply", "token", "constant"] = "episode"
+    """Mean over an episode's tokens and then over episodes; over a reply's and then over all replies; mean over all
+    tokens; or sum over `LENGTH` per episode."""
     kl: float = 0.0
     """Weight of the divergence from the policy that training started from (k3 estimator, Schulman 2020)."""
     entropy: Literal["none", "clip_cov", "kl_cov"] = "none"
@@ -102,7 +103,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     # Differs: an episode counts once whatever its length, here and above.
     "reinforce_pp_baseline": Algorithm("reinforce_pp_baseline", scale="batch", aggregate="token"),
     # GSPO, arXiv 2507.18071, section 4.1. A sequence is one reply of one role.
-    "gspo": Algorithm("gspo", ratio="sequence", clip_low=3e-4, clip_high=4e-4),
+    "gspo": Algorithm("gspo", ratio="sequence", aggregate="reply", clip_low=3e-4, clip_high=4e-4),
     # PPO, arXiv 1707.06347, section 3, lambda 1. Differs: no critic; the value of a question is the mean of its past
     # rewards.
     "ppo": Algorithm("ppo", baseline="history", scale="batch", aggregate="token", epochs=2, drop_equal=False),

@@ -7,7 +7,8 @@ first, so that a batch may go through the model in parts and the gradients add u
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from sleuth.training.algorithms import LENGTH, Algorithm
@@ -16,22 +17,28 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sleuth.training.samples import Sample
 
-def weights(episodes: Sequence[int], choices: Algorithm, totals: tuple[float, float] | None = None) -> list[float]:
-    """What each token of a batch counts; ``episodes`` numbers the episode of each drawn token. All of them sum to 1
-    (for ``constant``: to the mean length over `LENGTH`).
 
-    ``totals``: tokens and episodes of the whole batch, where these are a crew member's share.
+def units(samples: Sequence[Sample], choices: Algorithm) -> list[tuple[int, int]]:
+    """What each drawn token of a batch is a part of in `weights`: its episode or, for ``reply``, that step of it."""
+    replies = choices.aggregate == "reply"
+    return [(s.episode, step if replies else 0) for s in samples for step in s.steps]
+
+
+def weights(parts: Sequence[Hashable], choices: Algorithm, totals: tuple[float, float] | None = None) -> list[float]:
+    """What each token of a batch counts; ``parts`` has the unit of each (`units`). All of them sum to 1 (for
+    ``constant``: to the mean length over `LENGTH`).
+
+    ``totals``: tokens and units of the whole batch, where these are a crew member's share.
     """
-    sizes: dict[int, int] = {}
-    for episode in episodes:
-        sizes[episode] = sizes.get(episode, 0) + 1
-    tokens, count = totals or (len(episodes), len(sizes))
+    sizes = Counter(parts)
+    tokens, count = totals or (len(parts), len(sizes))
     if choices.aggregate == "token":
-        return [1 / tokens] * len(episodes)
+        return [1 / tokens] * len(parts)
     if choices.aggregate == "constant":
-        return [1 / (LENGTH * count)] * len(episodes)
-    return [1 / (sizes[episode] * count) for episode in episodes]
+        return [1 / (LENGTH * count)] * len(parts)
+    return [1 / (sizes[part] * count) for part in parts]
 
 
 def importance(old: Tensor, sampled: Tensor, cap: float) -> Tensor:

@@ -75,9 +75,9 @@ class Learner:
         """One update per epoch over the batch; figures of the last, ``kl`` and ``mismatch`` of the first."""
         import torch
 
-        mine = {"drawn": sum(len(s.drawn) for s in samples), "episodes": len({s.episode for s in samples})}
+        mine = {"drawn": sum(len(s.drawn) for s in samples), "units": len({*losses.units(samples, self.choices)})}
         all_ = self.crew.totals(mine)
-        batch = _Batch(samples, self.choices, step, seed, (all_["drawn"], all_["episodes"]))
+        batch = _Batch(samples, self.choices, step, seed, (all_["drawn"], all_["units"]))
         cut = self._cut(samples)
         rate = self._rate(step)
         old = torch.zeros(batch.count)
@@ -227,7 +227,7 @@ class _Batch:
             self.count += len(sample.drawn)
         self.sampled = torch.tensor([x for s in samples for x in s.logprobs])
         self.advantages = torch.tensor([x for s in samples for x in s.advantages])
-        self.weights = torch.tensor(losses.weights([s.episode for s in samples for _ in s.drawn], choices, totals))
+        self.weights = torch.tensor(losses.weights(losses.units(samples, choices), choices, totals))
         replies: dict[tuple[int, int], int] = {}
         numbers = [replies.setdefault((s.episode, t), len(replies)) for s in samples for t in s.steps]
         self.replies = torch.tensor(numbers)
