@@ -159,8 +159,14 @@ def test_clipping() -> None:
     assert losses("grpo", [9.0], [-1.0], dual_clip=3.0)[0] == pytest.approx([3.0])
     loss, _, gradient = losses("cispo", [3.0, 0.5], [1.0, 1.0])
     assert gradient == pytest.approx([-2.0, -0.5])  # bounded, not cut off
-    _, _, gradient = losses("topr", [3.0, 3.0, 0.5], [1.0, -1.0, -1.0])
-    assert gradient == pytest.approx([-1.0, 1.0, 0.5])
+
+
+def test_a_bad_reply_is_tapered_as_a_whole() -> None:
+    ratios, good = [3.0, 0.5, 0.5, 0.5, 3.0, 2.0], [1.0, 1.0, -1.0, -1.0, -1.0, -1.0]
+    _, clipped, gradient = losses("topr", ratios, good, [0, 0, 1, 1, 2, 2])
+    assert gradient == pytest.approx([-1.0, -1.0, 0.25, 0.25, 1.0, 1.0])  # 0.5 * 0.5; 3 * 2 is held at 1
+    assert clipped == [False] * 4 + [True] * 2
+    assert losses("topr", [2.0, 0.2], [-1.0, -1.0], [0, 0])[2] == pytest.approx([0.4, 0.4])
 
 
 def test_good_tokens_weigh_by_the_inverse_ratio() -> None:

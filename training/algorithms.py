@@ -49,8 +49,9 @@ class Algorithm:
     """``clip``: PPO's; ``cispo``: the clipped ratio weighs the log-probability; ``topr``: no ratio for good episodes, a
     ratio of at most 1 for bad ones; ``aspo``: the inverse ratio weighs the log-probability of good ones, the ratio that
     of bad ones; what the clip of the ratio itself lets go has no gradient."""
-    ratio: Literal["token", "sequence"] = "token"
-    """``sequence``: one ratio per reply, the geometric mean of its tokens'."""
+    ratio: Literal["token", "sequence", "product"] = "token"
+    """``sequence``: one ratio per reply, the geometric mean of its tokens'; ``product``: their product, that of the
+    reply's probabilities."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     """The ratio is held in [1 - clip_low, 1 + clip_high]."""
@@ -109,8 +110,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm("ppo", baseline="history", scale="batch", aggregate="token", epochs=2, drop_equal=False),
     # CISPO, arXiv 2506.13585, section 3.1.
     "cispo": Algorithm("cispo", surrogate="cispo", aggregate="token", clip_low=1.0, clip_high=1.0),
-    # TOPR, arXiv 2503.14286, section 3: tapered importance weights, good for stored episodes.
-    "topr": Algorithm("topr", surrogate="topr", scale="none", aggregate="token", cap=0.0),
+    # TOPR, arXiv 2503.14286, section 3: what was bad weighs by the ratio of its whole probability, at most 1. Differs:
+    # good is what is better than its group, where the paper takes the reward's sign; a reply, not the episode, has a
+    # ratio, to the policy before the batch's first update, so that it acts with `epochs` over 1.
+    "topr": Algorithm("topr", surrogate="topr", ratio="product", scale="none", aggregate="token", cap=0.0),
     # ASPO, arXiv 2510.06062, section 3: good tokens weigh by the inverse ratio; clip and soft dual clip as in the
     # authors' code. Left out: that code's bounds by the entropy of the token.
     "aspo": Algorithm("aspo", surrogate="aspo", aggregate="token", clip_high=0.28, dual_clip=3.0, epochs=2),

@@ -62,8 +62,8 @@ def surrogate(
     import torch
 
     change = logprobs - old
-    if choices.ratio == "sequence":
-        change = _mean_of_reply(change, replies, logprobs)
+    if choices.ratio != "token":
+        change = _of_reply(change, replies, logprobs, mean=choices.ratio == "sequence")
     ratio = change.exp()
     low, high = 1 - choices.clip_low, 1 + choices.clip_high
     good = advantages > 0
@@ -95,13 +95,14 @@ def shaped(logprobs: Tensor, advantages: Tensor, gamma: float, focal: float = 0.
     return -advantages * weight * chances / (chances + gamma)
 
 
-def _mean_of_reply(change: Tensor, replies: Tensor, logprobs: Tensor) -> Tensor:
-    """Each token gets its reply's mean change, with the gradient of its own token (GSPO-token, equation 14)."""
+def _of_reply(change: Tensor, replies: Tensor, logprobs: Tensor, mean: bool) -> Tensor:
+    """Each token gets its reply's change, the mean or the sum of its tokens', with the gradient of its own token
+    (GSPO-token, equation 14)."""
     count = int(replies.max()) + 1 if len(replies) else 0
-    sums = change.new_zeros(count).index_add(0, replies, change)
-    sizes = change.new_zeros(count).index_add(0, replies, change.new_ones(change.shape))
-    mean = (sums / sizes)[replies]
-    return mean.detach() + logprobs - logprobs.detach()
+    found = change.new_zeros(count).index_add(0, replies, change)
+    if mean:
+        found = found / change.new_zeros(count).index_add(0, replies, change.new_ones(change.shape))
+    return found[replies].detach() + logprobs - logprobs.detach()
 
 
 def divergence(logprobs: Tensor, reference: Tensor) -> Tensor:
