@@ -64,6 +64,8 @@ def test_what_a_batch_normalises_are_differences_not_rewards() -> None:
 def test_equal_groups_and_failed_episodes_weigh_nothing() -> None:
     assert of("grpo", [OTHER]) == [[None, None]] and equal(OTHER) and not equal(GROUP)
     assert of("grpo", [OTHER], drop_equal=False) == [[0.0, 0.0]]
+    assert of("grpo", [OTHER], kl=0.01) == [[0.0, 0.0]]  # the divergence is taken on them
+    assert of("dapo", [[graded(0.5, cut=True), graded(0.5)]], kl=0.01) == [[None, 0.0]]
     dead = of("grpo", [[graded(1.0), graded(None, why="search died"), graded(0.0)]])[0]
     assert dead[1] is None and dead[0] == pytest.approx(-dead[2]) == pytest.approx(0.5 / math.sqrt(0.5))
     assert equal([graded(None)])

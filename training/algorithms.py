@@ -39,7 +39,8 @@ class Algorithm:
     uncertainty: float = 0.0
     """Groups that answer in many ways weigh less: by 1 - uncertainty * (their answers' entropy / its most)."""
     drop_equal: bool = True
-    """Groups whose rewards are all equal are not computed (their outcome advantage is zero) and count in no mean."""
+    """Groups whose rewards are all equal are not computed (their outcome advantage is zero) and count in no mean; under
+    `kl` they are, for the divergence holds the policy on them too."""
     drop_void: bool = False
     """Episodes with a reply that could not be used leave the update."""
     drop_cut: bool = False

@@ -26,11 +26,12 @@ def advantages(
     """``result[group][rollout][step]``. ``history``: per group the mean of the question's past rewards, None for none.
 
     Steps that did not ask the policy have None; so have all steps of episodes that failed and of those that the
-    algorithm drops. Failed episodes are in no mean.
+    algorithm drops. Failed episodes are in no mean. Groups of equal rewards have 0 where a divergence is taken on them.
     """
     kept = [[_counts(graded, choices) for graded in group] for group in groups]
     outcome = _outcomes(groups, kept, choices, history)
     process = _steps(groups, kept, choices) if choices.step_weight else None
+    drops = choices.drop_equal and not choices.kl
     result = []
     for g, group in enumerate(groups):
         certain = 1 - choices.uncertainty * disagreement([x.answer for i, x in enumerate(group) if kept[g][i]])
@@ -42,7 +43,7 @@ def advantages(
                     given = outcome[g][i][role] + (choices.step_weight * process[g][i][t] if process else 0.0)
                     row[t] = given * choices.roles.get(role, 1.0) * certain
             rows.append(row)
-        if choices.drop_equal and not any(abs(value or 0.0) > EPSILON for row in rows for value in row):
+        if drops and not any(abs(value or 0.0) > EPSILON for row in rows for value in row):
             rows = [[None] * len(row) for row in rows]
         result.append(rows)
     return result
