@@ -11,7 +11,7 @@ from sleuth.corpora.errors import ConfigError
 from sleuth.training.algorithms import ALGORITHMS, LENGTH, algorithm
 from sleuth.training.credit import advantages, deviation, disagreement, equal, returns
 from sleuth.training.rewards import Graded
-from sleuth.training.update import UpdateSpec
+from sleuth.training.update import Learner, UpdateSpec
 
 
 def graded(reward: float | None, roles: tuple[str, ...] = ("", "answerer"), steps: Any = None, **more: Any) -> Graded:
@@ -237,6 +237,21 @@ def test_the_learning_rate_rises_and_falls_as_said() -> None:
     assert [round(falling.rate(step), 6) for step in (2, 4, 9, 14, 500)] == [0.5, 1.0, 0.55, 0.1, 0.1]
     with pytest.raises(ConfigError, match="decay must be at least 0; found 5, -1"):
         UpdateSpec(decay=-1)
+
+
+def test_a_new_reference_clears_the_moments() -> None:
+    import torch
+
+    one = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(one.weight)
+    learner = Learner(one, UpdateSpec(learning_rate=0.1), algorithm("grpo", kl=0.01))
+    one.weight.grad = torch.ones(1, 1)
+    learner.optimizer.step()
+    learner.start_here()
+    assert learner.start[0].item() == pytest.approx(0.9)
+    one.weight.grad = -torch.ones(1, 1)
+    learner.optimizer.step()
+    assert one.weight.item() == pytest.approx(1.0)  # with the old moments 0.9 + 0.1 * 0.01 / 0.19
 
 
 def test_unlikely_tokens_of_true_trajectories_count_most() -> None:

@@ -68,7 +68,8 @@ class Learner:
         self.start_here()
 
     def start_here(self) -> None:
-        """The present weights become the reference of divergences and preferences."""
+        """The present weights become the reference of divergences and preferences; the optimiser begins anew."""
+        self.optimizer.state.clear()
         self.start = [p.detach().clone() for p in self.params.values()]
 
     def update(self, samples: Sequence[Sample], step: int, seed: int) -> dict[str, Any]:
