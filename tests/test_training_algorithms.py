@@ -11,7 +11,7 @@ from sleuth.corpora.errors import ConfigError
 from sleuth.training.algorithms import ALGORITHMS, LENGTH, algorithm
 from sleuth.training.credit import advantages, deviation, disagreement, equal, returns
 from sleuth.training.rewards import Graded
-from sleuth.training.update import UpdateSpec
+from sleuth.training.update import Learner, UpdateSpec
 
 
 def graded(reward: float | None, roles: tuple[str, ...] = ("", "answerer"), steps: Any = None, **more: Any) -> Graded:
@@ -44,14 +44,28 @@ def test_batch_and_history_baselines() -> None:
     assert got[0] == pytest.approx([0.5 / spread, -0.5 / spread, -0.5 / spread, 0.5 / spread])
     assert got[1] == pytest.approx([0.0, 0.0])
     assert of("reinforce_pp_baseline", [GROUP, OTHER])[0] == pytest.approx(got[0])
-    valued = of("ppo", [GROUP, OTHER], history=(0.25, None))
-    assert valued[0] == pytest.approx([0.75 / spread, -0.25 / spread, -0.25 / spread, 0.75 / spread])
-    assert valued[1] == pytest.approx([0.0, 0.0])  # no past: the mean of the batch
+    valued = of("ppo", [GROUP, OTHER], history=(0.25, None))  # no past: the mean of the batch
+    spread = math.sqrt(13 / 60)  # of 0.75, -0.25, -0.25, 0.75, 0, 0, whose mean is 1 / 6
+    good, bad = (0.75 - 1 / 6) / spread, (-0.25 - 1 / 6) / spread
+    assert valued[0] == pytest.approx([good, bad, bad, good]) and valued[1] == pytest.approx([-1 / 6 / spread] * 2)
+
+
+def test_what_a_batch_normalises_are_differences_not_rewards() -> None:
+    easy, hard = [graded(1.0)] * 3 + [graded(0.0)], [graded(0.0)] * 3 + [graded(1.0)]
+    spread = math.sqrt(3 / 14)  # of 0.25, 0.25, 0.25, -0.75 and their opposites; that of the rewards is sqrt(4 / 14)
+    got = of("reinforce_pp_baseline", [easy, hard])
+    assert got[0] == pytest.approx([0.25 / spread] * 3 + [-0.75 / spread])
+    assert got[1] == pytest.approx([-0.25 / spread] * 3 + [0.75 / spread])
+    longer = [graded(1.0, ("planner", "answerer")), graded(0.0)]  # an episode counts once, not by its roles
+    rows = advantages([longer], algorithm("reinforce_pp_baseline"))[0]
+    assert rows[0] == pytest.approx([math.sqrt(0.5)] * 2) and rows[1][1] == pytest.approx(-math.sqrt(0.5))
 
 
 def test_equal_groups_and_failed_episodes_weigh_nothing() -> None:
     assert of("grpo", [OTHER]) == [[None, None]] and equal(OTHER) and not equal(GROUP)
     assert of("grpo", [OTHER], drop_equal=False) == [[0.0, 0.0]]
+    assert of("grpo", [OTHER], kl=0.01) == [[0.0, 0.0]]  # the divergence is taken on them
+    assert of("dapo", [[graded(0.5, cut=True), graded(0.5)]], kl=0.01) == [[None, 0.0]]
     dead = of("grpo", [[graded(1.0), graded(None, why="search died"), graded(0.0)]])[0]
     assert dead[1] is None and dead[0] == pytest.approx(-dead[2]) == pytest.approx(0.5 / math.sqrt(0.5))
     assert equal([graded(None)])
@@ -102,6 +116,22 @@ def test_token_weights() -> None:
     assert weights(episodes, algorithm("dr_grpo")) == pytest.approx([1 / (2 * LENGTH)] * 4)
 
 
+def test_each_reply_counts_the_same() -> None:
+    from sleuth.training.losses import units, weights
+    from sleuth.training.samples import Sample
+
+    def drew(episode: int, *steps: int) -> Sample:
+        places, zeros = tuple(range(1, len(steps) + 1)), (0.0,) * len(steps)
+        return Sample((0, *places), places, (None,) * len(steps), zeros, zeros, steps, episode=episode)
+
+    batch = [drew(0, 0, 2, 2, 2, 2, 2, 2), drew(1, 0, 0), drew(1, 2, 2)]  # a query of 1 token, an answer of 6
+    gspo, grpo = algorithm("gspo"), algorithm("grpo")
+    assert weights(units(batch, gspo), gspo) == pytest.approx([1 / 4] + [1 / 24] * 6 + [1 / 8] * 4)
+    assert weights(units(batch, grpo), grpo) == pytest.approx([1 / 14] * 7 + [1 / 8] * 4)
+    shared = weights(units(batch[:1], gspo), gspo, (11, 4))  # one of two members
+    assert shared == pytest.approx([1 / 4] + [1 / 24] * 6)
+
+
 def losses(name: str, ratios: list[float], good: list[float], replies: list[int] | None = None, **changes: Any) -> Any:
     """Losses, clip marks and gradients with respect to the log-probabilities."""
     import torch
@@ -131,10 +161,23 @@ def test_clipping() -> None:
     assert losses("grpo", [9.0], [-1.0], dual_clip=3.0)[0] == pytest.approx([3.0])
     loss, _, gradient = losses("cispo", [3.0, 0.5], [1.0, 1.0])
     assert gradient == pytest.approx([-2.0, -0.5])  # bounded, not cut off
-    _, _, gradient = losses("topr", [3.0, 3.0, 0.5], [1.0, -1.0, -1.0])
-    assert gradient == pytest.approx([-1.0, 1.0, 0.5])
-    loss, _, gradient = losses("aspo", [1.25, 1.25], [1.0, -1.0])
-    assert loss == pytest.approx([-0.8, 1.25]) and gradient == pytest.approx([-0.8, 1.25])
+
+
+def test_a_bad_reply_is_tapered_as_a_whole() -> None:
+    ratios, good = [3.0, 0.5, 0.5, 0.5, 3.0, 2.0], [1.0, 1.0, -1.0, -1.0, -1.0, -1.0]
+    _, clipped, gradient = losses("topr", ratios, good, [0, 0, 1, 1, 2, 2])
+    assert gradient == pytest.approx([-1.0, -1.0, 0.25, 0.25, 1.0, 1.0])  # 0.5 * 0.5; 3 * 2 is held at 1
+    assert clipped == [False] * 4 + [True] * 2
+    assert losses("topr", [2.0, 0.2], [-1.0, -1.0], [0, 0])[2] == pytest.approx([0.4, 0.4])
+
+
+def test_good_tokens_weigh_by_the_inverse_ratio() -> None:
+    _, clipped, gradient = losses("aspo", [1.25, 0.5, 0.2, 2.0], [1.0] * 4)
+    assert gradient == pytest.approx([-0.8, -2.0, -3.0, 0.0])  # 1 / 0.2 is held at 3 and goes on being lifted
+    assert clipped == [False, False, False, True]
+    _, clipped, gradient = losses("aspo", [1.25, 2.0, 5.0, 0.5], [-1.0] * 4)
+    assert gradient == pytest.approx([1.25, 2.0, 3.0, 0.0]) and clipped == [False, False, False, True]
+    assert losses("aspo", [0.2], [1.0], dual_clip=0.0)[2] == pytest.approx([-5.0])
 
 
 def test_a_sequence_ratio_is_the_mean_of_its_reply() -> None:
@@ -194,6 +237,21 @@ def test_the_learning_rate_rises_and_falls_as_said() -> None:
     assert [round(falling.rate(step), 6) for step in (2, 4, 9, 14, 500)] == [0.5, 1.0, 0.55, 0.1, 0.1]
     with pytest.raises(ConfigError, match="decay must be at least 0; found 5, -1"):
         UpdateSpec(decay=-1)
+
+
+def test_a_new_reference_clears_the_moments() -> None:
+    import torch
+
+    one = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(one.weight)
+    learner = Learner(one, UpdateSpec(learning_rate=0.1), algorithm("grpo", kl=0.01))
+    one.weight.grad = torch.ones(1, 1)
+    learner.optimizer.step()
+    learner.start_here()
+    assert learner.start[0].item() == pytest.approx(0.9)
+    one.weight.grad = -torch.ones(1, 1)
+    learner.optimizer.step()
+    assert one.weight.item() == pytest.approx(1.0)  # with the old moments 0.9 + 0.1 * 0.01 / 0.19
 
 
 def test_unlikely_tokens_of_true_trajectories_count_most() -> None:

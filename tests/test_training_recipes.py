@@ -120,6 +120,7 @@ def write(tmp_path: Path, text: str) -> Path:
         (("{ k = 1", "{ kk = 1"), "rollout: unknown strategy key 'kk'"),
         (("{ k = 1", '{ name = "x"'), "rollout: unknown strategy key 'name'"),
         (("seed = 3", 'start = "frist"'), r"toy.toml: start: .* found 'frist' \(did you mean 'first'\?\)"),
+        (("rank = 2", "reference_every = 5"), "toy.toml: rl.reference_every needs algorithm.kl over 0; found 5 and 0"),
         (("[tasks]\n", "[task]\n"), r"unknown key 'task' \(did you mean 'tasks'\?\)"),
     ],
 )

@@ -137,6 +137,8 @@ def test_costs_count_only_where_they_may() -> None:
     assert grade(TASK, wrong, spec).reward == 0.0
     bare = dataclasses.replace(answered("Cincinnati, Ohio", []), spent=Spent(1, 10, 0, 0))
     assert grade(TASK, bare, spec).reward == pytest.approx(0.7)  # right, and nothing carries it
+    kept = RewardSpec({"em": Term(1.0), "answer_in_context": Term(0.1, "wrong")})  # AutoRefine's
+    assert grade(TASK, right, kept).reward == 1.0 and grade(TASK, wrong, kept).reward == pytest.approx(0.1)
 
 
 def test_a_noisy_checker_is_corrected_without_bias() -> None:

@@ -22,7 +22,8 @@ class Algorithm:
     """What a reward is compared with: the mean of its group, of the others in its group (leave one out), of the batch,
     of the question's past rewards, or nothing."""
     scale: Literal["group", "batch", "none"] = "group"
-    """What the difference is divided by: the standard deviation in the group, in the batch, or nothing."""
+    """What the difference is divided by: the standard deviation of the group's rewards or nothing; ``batch``: the
+    differences of all episodes of the batch are made to have mean 0 and deviation 1."""
     credit: Literal["episode", "role"] = "episode"
     """``role``: a step's reward is compared only with episodes in which its role acted too."""
     step_weight: float = 0.0
@@ -38,7 +39,8 @@ class Algorithm:
     uncertainty: float = 0.0
     """Groups that answer in many ways weigh less: by 1 - uncertainty * (their answers' entropy / its most)."""
     drop_equal: bool = True
-    """Groups whose rewards are all equal are not computed (their outcome advantage is zero) and count in no mean."""
+    """Groups whose rewards are all equal are not computed (their outcome advantage is zero) and count in no mean; under
+    `kl` they are, for the divergence holds the policy on them too."""
     drop_void: bool = False
     """Episodes with a reply that could not be used leave the update."""
     drop_cut: bool = False
@@ -46,16 +48,20 @@ class Algorithm:
     # --- loss
     surrogate: Literal["clip", "cispo", "topr", "aspo"] = "clip"
     """``clip``: PPO's; ``cispo``: the clipped ratio weighs the log-probability; ``topr``: no ratio for good episodes, a
-    ratio of at most 1 for bad ones; ``aspo``: the inverse ratio for good ones."""
-    ratio: Literal["token", "sequence"] = "token"
-    """``sequence``: one ratio per reply, the geometric mean of its tokens'."""
+    ratio of at most 1 for bad ones; ``aspo``: the inverse ratio weighs the log-probability of good ones, the ratio that
+    of bad ones; what the clip of the ratio itself lets go has no gradient."""
+    ratio: Literal["token", "sequence", "product"] = "token"
+    """``sequence``: one ratio per reply, the geometric mean of its tokens'; ``product``: their product, that of the
+    reply's probabilities."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     """The ratio is held in [1 - clip_low, 1 + clip_high]."""
     dual_clip: float = 0.0
-    """Bound of ratio times a negative advantage, over 1; 0 is none."""
-    aggregate: Literal["episode", "token", "constant"] = "episode"
-    """Mean over an episode's tokens and then over episodes; mean over all tokens; or sum over `LENGTH` per episode."""
+    """Over 1, the most that a ratio multiplies a negative advantage by; past it a token has no gradient. For ``aspo``
+    the most that any token weighs; past it the gradient is held. 0 is none."""
+    aggregate: Literal["episode", "reply", "token", "constant"] = "episode"
+    """Mean over an episode's tokens and then over episodes; over a reply's and then over all replies; mean over all
+    tokens; or sum over `LENGTH` per episode."""
     kl: float = 0.0
     """Weight of the divergence from the policy that training started from (k3 estimator, Schulman 2020)."""
     entropy: Literal["none", "clip_cov", "kl_cov"] = "none"
@@ -95,18 +101,22 @@ ALGORITHMS: dict[str, Algorithm] = {
     "rloo": Algorithm("rloo", baseline="others", scale="none", aggregate="token"),
     # REINFORCE++, arXiv 2501.03262, section 3: normalised over the batch. Differs: the divergence is in the loss.
     "reinforce_pp": Algorithm("reinforce_pp", baseline="batch", scale="batch", aggregate="token", drop_equal=False),
-    # REINFORCE++ with baseline, same paper: group mean, deviation of the batch.
+    # REINFORCE++ with baseline, same paper: minus the group's mean, and these differences normalised over the batch.
+    # Differs: an episode counts once whatever its length, here and above.
     "reinforce_pp_baseline": Algorithm("reinforce_pp_baseline", scale="batch", aggregate="token"),
     # GSPO, arXiv 2507.18071, section 4.1. A sequence is one reply of one role.
-    "gspo": Algorithm("gspo", ratio="sequence", clip_low=3e-4, clip_high=4e-4),
+    "gspo": Algorithm("gspo", ratio="sequence", aggregate="reply", clip_low=3e-4, clip_high=4e-4),
     # PPO, arXiv 1707.06347, section 3, lambda 1. Differs: no critic; the value of a question is the mean of its past
     # rewards.
     "ppo": Algorithm("ppo", baseline="history", scale="batch", aggregate="token", epochs=2, drop_equal=False),
     # CISPO, arXiv 2506.13585, section 3.1.
     "cispo": Algorithm("cispo", surrogate="cispo", aggregate="token", clip_low=1.0, clip_high=1.0),
-    # TOPR, arXiv 2503.14286, section 3: tapered importance weights, good for stored episodes.
-    "topr": Algorithm("topr", surrogate="topr", scale="none", aggregate="token", cap=0.0),
-    # ASPO, arXiv 2510.06062, section 3: good tokens weigh by the inverse ratio. Differs: its dual clip is soft.
+    # TOPR, arXiv 2503.14286, section 3: what was bad weighs by the ratio of its whole probability, at most 1. Differs:
+    # good is what is better than its group, where the paper takes the reward's sign; a reply, not the episode, has a
+    # ratio, to the policy before the batch's first update, so that it acts with `epochs` over 1.
+    "topr": Algorithm("topr", surrogate="topr", ratio="product", scale="none", aggregate="token", cap=0.0),
+    # ASPO, arXiv 2510.06062, section 3: good tokens weigh by the inverse ratio; clip and soft dual clip as in the
+    # authors' code. Left out: that code's bounds by the entropy of the token.
     "aspo": Algorithm("aspo", surrogate="aspo", aggregate="token", clip_high=0.28, dual_clip=3.0, epochs=2),
     # The entropy mechanism, arXiv 2505.22617, sections 4.2 and 4.3.
     "clip_cov": Algorithm("clip_cov", aggregate="token", entropy="clip_cov"),

@@ -26,11 +26,12 @@ def advantages(
     """``result[group][rollout][step]``. ``history``: per group the mean of the question's past rewards, None for none.
 
     Steps that did not ask the policy have None; so have all steps of episodes that failed and of those that the
-    algorithm drops. Failed episodes are in no mean.
+    algorithm drops. Failed episodes are in no mean. Groups of equal rewards have 0 where a divergence is taken on them.
     """
     kept = [[_counts(graded, choices) for graded in group] for group in groups]
     outcome = _outcomes(groups, kept, choices, history)
     process = _steps(groups, kept, choices) if choices.step_weight else None
+    drops = choices.drop_equal and not choices.kl
     result = []
     for g, group in enumerate(groups):
         certain = 1 - choices.uncertainty * disagreement([x.answer for i, x in enumerate(group) if kept[g][i]])
@@ -39,10 +40,10 @@ def advantages(
             row: Advantages = [None] * len(graded.roles)
             for t, role in enumerate(graded.roles):
                 if role and kept[g][i]:
-                    given = outcome[g][i][t] + (choices.step_weight * process[g][i][t] if process else 0.0)
+                    given = outcome[g][i][role] + (choices.step_weight * process[g][i][t] if process else 0.0)
                     row[t] = given * choices.roles.get(role, 1.0) * certain
             rows.append(row)
-        if choices.drop_equal and not any(abs(value or 0.0) > EPSILON for row in rows for value in row):
+        if drops and not any(abs(value or 0.0) > EPSILON for row in rows for value in row):
             rows = [[None] * len(row) for row in rows]
         result.append(rows)
     return result
@@ -72,28 +73,34 @@ def _outcomes(
     kept: Sequence[Sequence[bool]],
     choices: Algorithm,
     history: Sequence[float | None],
-) -> list[list[list[float]]]:
+) -> list[list[dict[str, float]]]:
+    """``result[group][rollout][role]``: what the reward of an episode is worth to the steps of each of its roles."""
     counted = [x for g, group in enumerate(groups) for i, x in enumerate(group) if kept[g][i]]
     everyone = [x.reward for x in counted if x.reward is not None]
     result = []
     for g, group in enumerate(groups):
-        rows = []
+        rows, past = [], history[g] if history else None
         for i, graded in enumerate(group):
-            row = []
+            row: dict[str, float] = {}
             for role in graded.roles:
+                if not role or not kept[g][i] or graded.reward is None:
+                    continue
                 peers = [
                     x.reward
                     for j, x in enumerate(group)
                     if kept[g][j] and x.reward is not None and (choices.credit == "episode" or role in x.roles)
                 ]
-                if not role or not kept[g][i] or graded.reward is None:
-                    row.append(0.0)
-                    continue
-                base = _baseline(graded.reward, peers, everyone, choices, history[g] if history else None)
-                row.append(_scaled(graded.reward - base, peers, everyone, choices))
+                row[role] = graded.reward - _baseline(graded.reward, peers, everyone, choices, past)
+                if choices.scale == "group":
+                    row[role] = _scaled(row[role], 0.0, deviation(peers))
             rows.append(row)
         result.append(rows)
-    return result
+    if choices.scale != "batch":
+        return result
+    count = None if choices.credit == "role" else 1  # all roles of an episode have the same, which counts once
+    differences = [value for rows in result for row in rows for value in [*row.values()][:count]]
+    middle, spread = fmean(differences or [0.0]), deviation(differences)
+    return [[{role: _scaled(value, middle, spread) for role, value in row.items()} for row in rows] for rows in result]
 
 
 def _baseline(
@@ -110,11 +117,8 @@ def _baseline(
     return fmean(everyone)
 
 
-def _scaled(difference: float, peers: Sequence[float], everyone: Sequence[float], choices: Algorithm) -> float:
-    if choices.scale == "none":
-        return difference
-    spread = deviation(peers if choices.scale == "group" else everyone)
-    return difference / spread if spread > EPSILON else 0.0
+def _scaled(value: float, middle: float, spread: float) -> float:
+    return (value - middle) / spread if spread > EPSILON else 0.0
 
 
 def deviation(values: Sequence[float]) -> float:

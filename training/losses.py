@@ -6,7 +6,9 @@ first, so that a batch may go through the model in parts and the gradients add u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from sleuth.training.algorithms import LENGTH, Algorithm
@@ -15,22 +17,28 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from sleuth.training.samples import Sample
 
-def weights(episodes: Sequence[int], choices: Algorithm, totals: tuple[float, float] | None = None) -> list[float]:
-    """What each token of a batch counts; ``episodes`` numbers the episode of each drawn token. All of them sum to 1
-    (for ``constant``: to the mean length over `LENGTH`).
 
-    ``totals``: tokens and episodes of the whole batch, where these are a crew member's share.
+def units(samples: Sequence[Sample], choices: Algorithm) -> list[tuple[int, int]]:
+    """What each drawn token of a batch is a part of in `weights`: its episode or, for ``reply``, that step of it."""
+    replies = choices.aggregate == "reply"
+    return [(s.episode, step if replies else 0) for s in samples for step in s.steps]
+
+
+def weights(parts: Sequence[Hashable], choices: Algorithm, totals: tuple[float, float] | None = None) -> list[float]:
+    """What each token of a batch counts; ``parts`` has the unit of each (`units`). All of them sum to 1 (for
+    ``constant``: to the mean length over `LENGTH`).
+
+    ``totals``: tokens and units of the whole batch, where these are a crew member's share.
     """
-    sizes: dict[int, int] = {}
-    for episode in episodes:
-        sizes[episode] = sizes.get(episode, 0) + 1
-    tokens, count = totals or (len(episodes), len(sizes))
+    sizes = Counter(parts)
+    tokens, count = totals or (len(parts), len(sizes))
     if choices.aggregate == "token":
-        return [1 / tokens] * len(episodes)
+        return [1 / tokens] * len(parts)
     if choices.aggregate == "constant":
-        return [1 / (LENGTH * count)] * len(episodes)
-    return [1 / (sizes[episode] * count) for episode in episodes]
+        return [1 / (LENGTH * count)] * len(parts)
+    return [1 / (sizes[part] * count) for part in parts]
 
 
 def importance(old: Tensor, sampled: Tensor, cap: float) -> Tensor:
@@ -54,8 +62,8 @@ def surrogate(
     import torch
 
     change = logprobs - old
-    if choices.ratio == "sequence":
-        change = _mean_of_reply(change, replies, logprobs)
+    if choices.ratio != "token":
+        change = _of_reply(change, replies, logprobs, mean=choices.ratio == "sequence")
     ratio = change.exp()
     low, high = 1 - choices.clip_low, 1 + choices.clip_high
     good = advantages > 0
@@ -66,7 +74,9 @@ def surrogate(
         taper = torch.where(good, torch.ones_like(ratio), ratio.clamp(0.0, 1.0))
         return -taper.detach() * advantages * logprobs, ~good & (ratio > 1)
     if choices.surrogate == "aspo":
-        ratio = torch.where(good, ratio.detach() ** -2 * ratio, ratio)  # value 1 / ratio, gradient that of ratio
+        weight = torch.where(good, 1 / ratio, ratio).clamp(max=choices.dual_clip or math.inf)
+        cut = torch.where(good, ratio > high, ratio < low)  # by the ratio before it is turned over
+        return -weight.detach() * advantages * torch.where(cut, logprobs.detach(), logprobs), cut
     plain, held = ratio * advantages, ratio.clamp(low, high) * advantages
     gained = torch.minimum(plain, held)
     if choices.dual_clip:
@@ -85,13 +95,14 @@ def shaped(logprobs: Tensor, advantages: Tensor, gamma: float, focal: float = 0.
     return -advantages * weight * chances / (chances + gamma)
 
 
-def _mean_of_reply(change: Tensor, replies: Tensor, logprobs: Tensor) -> Tensor:
-    """Each token gets its reply's mean change, with the gradient of its own token (GSPO-token, equation 14)."""
+def _of_reply(change: Tensor, replies: Tensor, logprobs: Tensor, mean: bool) -> Tensor:
+    """Each token gets its reply's change, the mean or the sum of its tokens', with the gradient of its own token
+    (GSPO-token, equation 14)."""
     count = int(replies.max()) + 1 if len(replies) else 0
-    sums = change.new_zeros(count).index_add(0, replies, change)
-    sizes = change.new_zeros(count).index_add(0, replies, change.new_ones(change.shape))
-    mean = (sums / sizes)[replies]
-    return mean.detach() + logprobs - logprobs.detach()
+    found = change.new_zeros(count).index_add(0, replies, change)
+    if mean:
+        found = found / change.new_zeros(count).index_add(0, replies, change.new_ones(change.shape))
+    return found[replies].detach() + logprobs - logprobs.detach()
 
 
 def divergence(logprobs: Tensor, reference: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ class RlSpec:
     update: UpdateSpec = field(default_factory=UpdateSpec)
     guards: GuardSpec = field(default_factory=GuardSpec)
     reference_every: int = 0
-    """Steps after which the policy that a divergence is taken from becomes the present one (ProRL, arXiv 2505.24864);
-    0 for never."""
+    """Steps after which the policy that a divergence is taken from becomes the present one, and the optimiser begins
+    anew (ProRL, arXiv 2505.24864); needs `kl`. 0 for never."""
     checkpoint_every: int = 5
     """Steps."""
     dev_every: int = 0

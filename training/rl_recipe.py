@@ -46,6 +46,8 @@ def read(path: Path, data: Mapping[str, Any], seed: int) -> RlRecipe:
     plain = build_record(path, data.get("rl", {}), RlSpec, "rl", skip=(*made, "seed"))
     tasks = build_record(path, data["tasks"], TaskSpec, "tasks")
     spec = dataclasses.replace(plain, **made, seed=seed)
+    if spec.reference_every and not spec.algorithm.kl:
+        raise ConfigError(f"{path}: rl.reference_every needs algorithm.kl over 0; found {spec.reference_every} and 0")
     if "offline" not in data:
         return RlRecipe(tasks, spec)
     chosen: OfflineSpec = build_record(path, data["offline"], OfflineSpec, "offline", ("seed", "reward", "update"))

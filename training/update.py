@@ -68,7 +68,8 @@ class Learner:
         self.start_here()
 
     def start_here(self) -> None:
-        """The present weights become the reference of divergences and preferences."""
+        """The present weights become the reference of divergences and preferences; the optimiser begins anew."""
+        self.optimizer.state.clear()
         self.start = [p.detach().clone() for p in self.params.values()]
 
     def update(self, samples: Sequence[Sample], step: int, seed: int) -> dict[str, Any]:
@@ -79,9 +80,9 @@ class Learner:
     def _update(self, samples: Sequence[Sample], step: int, seed: int) -> dict[str, Any]:
         import torch
 
-        mine = {"drawn": sum(len(s.drawn) for s in samples), "episodes": len({s.episode for s in samples})}
+        mine = {"drawn": sum(len(s.drawn) for s in samples), "units": len({*losses.units(samples, self.choices)})}
         all_ = self.crew.totals(mine)
-        batch = _Batch(samples, self.choices, step, seed, (all_["drawn"], all_["episodes"]))
+        batch = _Batch(samples, self.choices, step, seed, (all_["drawn"], all_["units"]))
         cut = self._cut(samples)
         rate = self._rate(step)
         old = torch.zeros(batch.count)
@@ -233,7 +234,7 @@ class _Batch:
             self.count += len(sample.drawn)
         self.sampled = torch.tensor([x for s in samples for x in s.logprobs])
         self.advantages = torch.tensor([x for s in samples for x in s.advantages])
-        self.weights = torch.tensor(losses.weights([s.episode for s in samples for _ in s.drawn], choices, totals))
+        self.weights = torch.tensor(losses.weights(losses.units(samples, choices), choices, totals))
         replies: dict[tuple[int, int], int] = {}
         numbers = [replies.setdefault((s.episode, t), len(replies)) for s in samples for t in s.steps]
         self.replies = torch.tensor(numbers)
