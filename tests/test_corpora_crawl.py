@@ -1,6 +1,9 @@
 """The crawl: bounds, robots.txt, addresses that must not be reached, and going on after a death; all on loopback."""
 
+import gzip
 import http.server
+import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -129,6 +132,51 @@ def test_a_crawl_that_died_within_a_write_loses_that_page_alone(site: Site, tmp_
     archive.write_bytes(archive.read_bytes()[:-cut])
     crawl(spec(site), archive)
     assert sorted(names(archive, site)) == sorted(whole)
+
+
+def test_an_end_of_zeros_is_cut_off_and_the_crawl_goes_on(site: Site, tmp_path: Path) -> None:
+    archive = tmp_path / "a.warc.gz"
+    crawl(spec(site), archive)
+    whole = names(archive, site)
+    for zeros in (1, 4096, 200_000):
+        with archive.open("ab") as file:
+            file.write(bytes(zeros))
+        report = crawl(spec(site), archive)
+        assert (report.pages, report.resumed) == (6, 6) and names(archive, site) == whole
+        assert not archive.read_bytes().endswith(bytes(9))
+
+
+def test_damage_that_records_follow_is_refused_and_nothing_is_cut(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "a.warc.gz"
+    crawl(spec(site), archive)
+    data = archive.read_bytes()
+    starts = [match.start() for match in re.finditer(b"\x1f\x8b\x08", data)]
+    middle = starts[len(starts) // 2]
+    hole = data[:middle] + bytes(300_000) + data[middle:]
+    flipped = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in (0, middle, middle + 30)]
+    for damaged, at in zip([*flipped, hole], (0, middle, middle, middle), strict=True):
+        archive.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"a\.warc\.gz: damaged at byte {at:,}, before other records"):
+            crawl(spec(site), archive)
+        assert archive.read_bytes() == damaged
+    large = data + gzip.compress(b"WARC/1.1\r\n" + os.urandom(20_000))
+    archive.write_bytes(large)
+    monkeypatch.setattr("sleuth.corpora.members.MAX_RECORD_BYTES", 10_000)
+    with pytest.raises(InputError, match=rf"a\.warc\.gz: the record at byte {len(data):,} is larger"):
+        crawl(spec(site), archive)
+    assert archive.read_bytes() == large
+
+
+def test_notes_of_other_crawlers_are_passed_over(tmp_path: Path) -> None:
+    held = Capture(tmp_path / "a.warc.gz", "tests")
+    held.write("metadata", "http://x.example/", b"via: http://y.example/", "application/warc-fields")
+    held.note("http://x.example/gone", {"reason": "HTTP status 404"})
+    held.close()
+    again = Capture(tmp_path / "a.warc.gz", "tests")
+    again.close()
+    assert list(again.found) == ["http://x.example/gone"]
 
 
 def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
