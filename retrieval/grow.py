@@ -23,7 +23,7 @@ from sleuth.retrieval.build import BuildReport, BuildSpec, Progress, build
 from sleuth.retrieval.layout import Manifest, SegmentEntry
 from sleuth.retrieval.merge import MAX_DOCUMENTS
 from sleuth.retrieval.records import Filter
-from sleuth.retrieval.segment import Segment
+from sleuth.retrieval.segment import DOCUMENTS, Segment
 
 SNAPSHOT = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}\Z", re.ASCII)
 
@@ -59,7 +59,7 @@ def delete(store: str | Path, ids: Iterable[str] = (), where: Filter | None = No
     """Delete documents by id, and those that satisfy a filter, in one commit.
 
     By id the cost is one look-up a segment and one bitmap for each segment that holds any; a filter reads the metadata
-    of all documents. Raises `InputError` for an unknown field, `StoreError` for a store that is being built.
+    of all documents. Raises `InputError` for an unknown field, `StoreError` for a store that is damaged or being built.
     """
     from sleuth.retrieval.store import Datastore
 
@@ -67,6 +67,8 @@ def delete(store: str | Path, ids: Iterable[str] = (), where: Filter | None = No
     with _changing(out) as manifest:
         wanted = dict.fromkeys(ids)
         if where:
+            for entry in manifest.segments:  # what a filter reads decides what goes
+                layout.check_sums(out / "segments" / entry.id, entry.sums, contents=(DOCUMENTS,))
             wanted |= dict.fromkeys(Datastore.open(out, verify=False).matching(where))
         asked = list(wanted)
         hashed = keys.hashes(asked, [b""] * len(asked))
