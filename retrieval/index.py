@@ -175,7 +175,10 @@ def _publish(home: Path, work: Path) -> None:
     """Synced, summed, renamed, then named by CURRENT; older indexes go."""
     name = layout.write_sums(work)
     final = home / name[:16]
-    if not final.exists():
+    try:
+        layout.check_sums(final, name)
+    except StoreError:  # not there, or damaged
+        shutil.rmtree(final, ignore_errors=True)
         work.replace(final)
         layout.sync_folder(home)
     layout.write_file(home / "CURRENT", json.dumps([final.name, name]).encode())
