@@ -4,11 +4,14 @@ import gzip
 import http.server
 import os
 import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -16,7 +19,7 @@ from sleuth.cli import app
 from sleuth.corpora.capture import Capture
 from sleuth.corpora.crawl import CrawlSpec, canonical, crawl, targets_of
 from sleuth.corpora.errors import ConfigError, InputError
-from sleuth.corpora.outside import ForbiddenAddress, addresses, may_reach
+from sleuth.corpora.outside import ForbiddenAddress, addresses, client, may_reach
 from sleuth.corpora.read import read
 
 TEXT = "The old mill at the river ground corn for the whole village and for the farms around it. " * 4
@@ -271,7 +274,8 @@ def test_this_machine_is_reached_only_on_request(site: Site, tmp_path: Path) -> 
     "address",
     (
         "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 ::1 "
-        "fe80::1%eth0 fc00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1::"
+        "fe80::1%eth0 fc00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: fec0::1 ::127.0.0.1 "
+        "::10.0.0.1 ::ffff:0:127.0.0.1 64:ff9b:1::7f00:1"
     ).split(),
 )
 def test_no_private_address_in_any_disguise(address: str) -> None:
@@ -284,6 +288,22 @@ def test_public_addresses_and_loopback_on_request() -> None:
     for host in ("2130706433", "0x7f.1", "localhost"):
         with pytest.raises(ForbiddenAddress):
             addresses(host, 80)
+
+
+def test_a_name_that_resolves_anew_leads_to_no_other_address(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, answers = socket.getaddrinfo, iter(["93.184.216.34", "127.0.0.1"])
+
+    def rebound(host: Any, *args: Any, **options: Any) -> Any:
+        return resolve(next(answers) if host == "rebind.example" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    url = site.url.replace("127.0.0.1", "rebind.example")
+    with client(5.0) as outside:
+        with pytest.raises(httpx.ConnectError, match=r"this one tried \('93\.184\.216\.34'"):
+            outside.get(url)
+        with pytest.raises(ForbiddenAddress, match=r"rebind\.example is 127\.0\.0\.1"):
+            outside.get(url)
+    assert not site.asked
 
 
 def test_addresses_have_one_form() -> None:
