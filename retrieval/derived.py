@@ -17,7 +17,7 @@ from typing import Any
 from sleuth.corpora.errors import StoreError
 from sleuth.corpora.files import make_folder, sync_folder, write_file
 from sleuth.corpora.records import Document, Passage
-from sleuth.retrieval.layout import checksum
+from sleuth.retrieval.layout import MALFORMED, checksum, plain, regular
 from sleuth.retrieval.records import Hit
 from sleuth.retrieval.store import Datastore
 
@@ -75,14 +75,14 @@ def find(store: Datastore, kind: str) -> tuple[Path, dict[str, Any]]:
             )
         raise StoreError(f"{store.path}: no {kind} were derived from it; {again}")
     try:
-        record = json.loads((folder / DERIVED).read_bytes())
+        record = json.loads(regular(folder / DERIVED).read_bytes())
         if record["format"] != FORMAT or record["fingerprint"] != store.fingerprint:
             raise ValueError(f"expected format {FORMAT} of {store.fingerprint}, found {record}")
         for name, wanted in record["sums"].items():
-            if (found := checksum(folder / name)) != wanted:
+            if (found := checksum(folder / plain(name))) != wanted:
                 raise ValueError(f"{name}: expected xxh3 {wanted}, found {found}")
         return folder, record["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*MALFORMED, OSError) as error:
         raise StoreError(f"{folder}: damaged: {error}; {again} anew") from error
 
 

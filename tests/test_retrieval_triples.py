@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -138,6 +139,22 @@ def test_triples_of_another_version_or_damaged_ones_are_refused(tmp_path: Path, 
     triples.derive(later)
     assert "Ohio" not in Triples.open(later).names.entities
     assert len(list((store.path / "derived").iterdir())) == 1
+
+
+@pytest.mark.parametrize("change", [[1], {"sums": [1]}, {"sums": {"../../CURRENT": "0"}}, {"sums": {"..": "0"}}])
+def test_triples_described_in_any_other_way_are_refused(store: Datastore, change: object) -> None:
+    path = triples.derive(store) / derived.DERIVED
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change} if isinstance(change, dict) else change))
+    with pytest.raises(StoreError, match=r"damaged: (?!\.\.).*derive triples"):
+        Triples.open(store)
+
+
+def test_a_pipe_among_the_triples_is_not_waited_on(store: Datastore) -> None:
+    folder = triples.derive(store)
+    (folder / triples.FILE).unlink()
+    os.mkfifo(folder / triples.FILE)
+    with pytest.raises(StoreError, match="expected a plain file"):
+        Triples.open(store)
 
 
 def test_triples_are_on_disk_before_the_older_ones_go_which_stay_where_that_fails(
