@@ -18,6 +18,7 @@ import numpy as np
 
 from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.records import Document
+from sleuth.corpora.shards import Limits
 from sleuth.retrieval import deletes, keys, layout, merge
 from sleuth.retrieval.build import BuildReport, BuildSpec, Progress, build
 from sleuth.retrieval.layout import Manifest, SegmentEntry
@@ -30,7 +31,7 @@ SNAPSHOT = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}\Z", re.ASCII)
 
 def add(
     store: str | Path, inputs: Sequence[str | Path] | Iterable[Document], progress: Progress | None = None,
-    device: str = "cpu", update: bool = True,
+    device: str = "cpu", update: bool = True, limits: Limits | None = None,
 ) -> BuildReport:  # fmt: skip
     """Add ``inputs`` to a store that exists, with the embedder, passages and language it was built with.
 
@@ -38,7 +39,7 @@ def add(
     """
     found, _ = layout.read_manifest(Path(store))
     spec = BuildSpec(found.embedder, found.max_words, found.language, found.title_weight)
-    return build(inputs, store, spec, progress, device, update)
+    return build(inputs, store, spec, progress, device, update, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
