@@ -77,7 +77,10 @@ class _Reader:
             else:
                 yield from self.records(held, begun)
                 held, begun = data, offset
-            offset = end if end > offset else None
+            following = end if end > offset else next_member(file, offset + 4, dictionary)
+            if end == offset and following is not None:  # otherwise they end the file, as padding does
+                self.drop_at(offset, "expected a compressed record, found zeros")
+            offset = following
         yield from self.records(held, begun)
 
     def stream(self, file: BinaryIO, offset: int) -> Iterator[Page | Document]:

@@ -1,8 +1,9 @@
 """A capture is the WARC file that a crawl writes: its pages, and the addresses that gave none.
 
 Contract: one gzip member a record, appended in one write; opening it again reads what an earlier run got, and cuts off
-what that run left half-written. Pages are ``response`` records as they were received, without cookies and transfer
-coding; the other addresses are ``metadata`` records with their reason, which readers of archives pass over.
+what that run left half-written at its end; damage that records follow is refused, and nothing is cut. Pages are
+``response`` records as they were received, without cookies and transfer coding; the other addresses are ``metadata``
+records with their reason, which readers of archives pass over.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from sleuth.corpora.errors import InputError
 from sleuth.corpora.limits import inflate
-from sleuth.corpora.members import member_at
+from sleuth.corpora.members import member_at, next_member
 
 if TYPE_CHECKING:
     import httpx
 
+NOTE = "application/x-sleuth-crawl+json"
+"""Media type of the records that say why an address gave no page."""
 SYNC_S = 5.0
 """A machine that dies loses at most so many seconds of pages."""
+
+_LEFT = "the file is left as it is; crawl into another one, and build from both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,18 @@ class Capture:
             while end < size:
                 file.seek(end)
                 member = member_at(file, None)
-                if isinstance(member, str) or member[0] is None:
+                if isinstance(member, str) or member == (b"", end):  # the latter: zeros, as a machine that died leaves
+                    if next_member(file, end + 4, None) is not None:
+                        raise InputError(f"{self.path}: damaged at byte {end:,}, before other records; {_LEFT}")
                     break
+                if member[0] is None:
+                    raise InputError(f"{self.path}: the record at byte {end:,} is larger than a crawl writes; {_LEFT}")
                 head, _, body = member[0].partition(b"\r\n\r\n")
                 fields = dict(line.partition(": ")[::2] for line in head.decode("utf-8", "replace").split("\r\n")[1:])
                 url = fields.get("WARC-Target-URI", "")
                 if fields.get("WARC-Type") == "response":
                     yield url, Known(end)
-                elif fields.get("WARC-Type") == "metadata" and url:
+                elif fields.get("Content-Type") == NOTE and url:
                     said = json.loads(body.strip() or b"{}")
                     yield url, Known(None, said.get("reason", ""), tuple(said.get("targets", ())))
                 elif not head.startswith(b"WARC/"):
@@ -105,7 +114,7 @@ class Capture:
         self.write("response", url, b"\r\n".join(lines) + body, "application/http; msgtype=response")
 
     def note(self, url: str, said: Mapping[str, Any]) -> None:
-        self.write("metadata", url, json.dumps(said).encode(), "application/x-sleuth-crawl+json")
+        self.write("metadata", url, json.dumps(said).encode(), NOTE)
 
     def write(self, kind: str, url: str, block: bytes, media: str) -> None:
         """One record as one gzip member, in one write."""

@@ -51,7 +51,8 @@ def may_reach(address: str, allow_loopback: bool = False) -> bool:
         ip = inner or ip
     if ip.is_loopback:
         return allow_loopback
-    return bool(ip.is_global) and not ip.is_multicast
+    site_local = ip.version == 6 and ip.is_site_local
+    return bool(ip.is_global) and not (ip.is_multicast or ip.is_reserved or site_local)
 
 
 def client(timeout_s: float, user_agent: str = USER_AGENT, allow_loopback: bool = False) -> httpx.Client:

@@ -46,7 +46,7 @@ def _local(
 
     workers = workers or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(max_workers=workers, context=context, initializer=_bound_to, initargs=(os.getpid(),))
+    pool = ProcessPool(max_workers=workers, context=context, initializer=bound_to, initargs=(os.getpid(),))
     running: dict[Any, Job] = {}
     try:
         while True:
@@ -60,7 +60,7 @@ def _local(
                 try:
                     result = future.result()
                 except ProcessExpired as error:
-                    again = died(job, _how(error.exitcode))
+                    again = died(job, how_it_ended(error.exitcode))
                     running[pool.schedule(function, args=(again,))] = again
                 else:
                     yield job, result
@@ -69,7 +69,7 @@ def _local(
         pool.join()
 
 
-def _bound_to(parent: int) -> None:
+def bound_to(parent: int) -> None:
     """In a worker: end with the process that started it, however that ends, so that no two ever run one job."""
     import ctypes
 
@@ -78,7 +78,8 @@ def _bound_to(parent: int) -> None:
         os._exit(1)
 
 
-def _how(code: int | None) -> str:
+def how_it_ended(code: int | None) -> str:
+    """Of a worker, by its exit code."""
     if code == -signal.SIGPROF:
         return "it took too long"
     if code == -signal.SIGKILL:

@@ -305,15 +305,15 @@ def _size(path: str) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _warmed(chosen: str) -> None:
+def warm(chosen: str = "[]") -> None:
+    """Load the libraries and models of pages and of stages before any item's time runs; once a process."""
     page = Page("warm", b"<html><body><p>A page that loads what all others need, once.</p></body></html>", ".html")
     document = made(page, lambda drop: None)
     list(stages.chain([document] if document else [], json.loads(chosen), lambda drop: None))
 
 
 def _warm(job: ShardJob) -> None:
-    """Load the libraries and models of a shard before any item's time runs; once a process."""
-    _warmed(json.dumps(job.stages))
+    warm(json.dumps(job.stages))
 
 
 @dataclass(slots=True)
@@ -341,16 +341,25 @@ class Guard:
 @contextlib.contextmanager
 def _limited(folder: Path, limits: Limits) -> Iterator[Guard]:
     """The limits hold inside; where they are passed, the system ends the process or memory is refused."""
-    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE)}
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     descriptor = os.open(folder / "AT", os.O_RDWR | os.O_CREAT)
     try:
+        with capped(limits.memory_bytes):
+            yield Guard(descriptor, limits.seconds / 2)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def capped(memory_bytes: int) -> Iterator[None]:
+    """So much memory beyond what the process has, and no core of it, inside; the timer of its CPU is off afterwards."""
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE)}
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, before[resource.RLIMIT_CORE][1]))
-        resource.setrlimit(resource.RLIMIT_AS, (size + limits.memory_bytes, before[resource.RLIMIT_AS][1]))
-        yield Guard(descriptor, limits.seconds / 2)
+        resource.setrlimit(resource.RLIMIT_AS, (size + memory_bytes, before[resource.RLIMIT_AS][1]))
+        yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        os.close(descriptor)
         for kind, values in before.items():
             resource.setrlimit(kind, values)
 

@@ -21,12 +21,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from sleuth.corpora import parser
 from sleuth.corpora.dedup import digest
 from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.pool import Engine, run_all
 from sleuth.corpora.read import read
 from sleuth.corpora.records import Document, Drop
-from sleuth.corpora.shards import write_documents
+from sleuth.corpora.shards import Limits, write_documents
 from sleuth.retrieval import deletes, job, layout, merge
 from sleuth.retrieval.embed import Embedder, embedder
 from sleuth.retrieval.index import covered
@@ -100,18 +101,21 @@ def build(
     update: bool = False,
     workers: int = 0,
     engine: Engine = "local",
+    limits: Limits | None = None,
 ) -> BuildReport:
     """Add all ``inputs`` (paths, or documents) to the store at ``out``, making it where there is none.
 
     With ``update`` a document takes the place of a stored one with its id and another text; without, it is rejected.
     With ``workers`` that many processes embed and index segments beside one another, to the same bytes; 0 does all in
-    this process. With the engine ``ray`` they are tasks of a cluster, whose machines must see the store's folder.
+    this process. With the engine ``ray`` they are tasks of a cluster, whose machines must see the store's folder. With
+    ``limits`` pages are parsed in a process of their own (`corpora.parser`), which no page can hold up or bring down.
     Raises `InputError` for a path that does not exist before anything is written, and `StoreError` where ``out`` is
     something else, is being built, or was built with another spec.
     """
     return _Build(
-        Path(out), spec or BuildSpec(), progress or (lambda stage, done, total: None), device, update, workers, engine
-    ).run(inputs)
+        Path(out), spec or BuildSpec(), progress or (lambda stage, done, total: None), device, update, workers, engine,
+        limits,
+    ).run(inputs)  # fmt: skip
 
 
 def build_once(
@@ -150,6 +154,7 @@ class _Build:
     update: bool = False
     workers: int = 0
     engine: Engine = "local"
+    limits: Limits | None = None
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("read", "kept", "added", "dedup", "rejected"), 0)
     )
@@ -204,7 +209,8 @@ class _Build:
         if isinstance(inputs, str | Path):
             raise InputError("build: expected a list of paths or documents, found one path")
         if isinstance(inputs, Sequence) and all(isinstance(item, str | Path) for item in inputs):
-            return read([Path(item) for item in inputs if isinstance(item, str | Path)], self._drop)
+            paths = [Path(item) for item in inputs if isinstance(item, str | Path)]
+            return read(paths, self._drop) if self.limits is None else parser.read(paths, self._drop, self.limits)
         return map(_as_document, inputs)
 
     def _manifest(self, model: Embedder, analyzer: Analyzer) -> Manifest:

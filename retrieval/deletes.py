@@ -16,7 +16,7 @@ import numpy as np
 
 from sleuth.corpora.errors import StoreError
 from sleuth.retrieval import keys
-from sleuth.retrieval.layout import SegmentEntry, make_folder, write_file
+from sleuth.retrieval.layout import SegmentEntry, make_folder, regular, write_file
 
 
 def alive(store: Path, entry: SegmentEntry) -> np.ndarray | None:
@@ -27,11 +27,12 @@ def alive(store: Path, entry: SegmentEntry) -> np.ndarray | None:
         return None
     path = store / "deletes" / entry.bitmaps
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             file.seek(entry.deletes_at)
             data = file.read((entry.documents + 7) // 8)
-    except OSError as error:
-        raise StoreError(f"{path}: the manifest names it, but it cannot be read: {error.strerror}") from error
+    except (OSError, OverflowError, MemoryError) as error:
+        reason = getattr(error, "strerror", error)
+        raise StoreError(f"{path}: the manifest names it, but it cannot be read: {reason}") from error
     if (found := xxhash.xxh3_128_hexdigest(data)) != entry.deletes:
         raise StoreError(f"{path}: damaged; expected xxh3 {entry.deletes} of {entry.id}, found {found}")
     return np.unpackbits(np.frombuffer(data, np.uint8), count=entry.documents) == 0

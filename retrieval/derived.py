@@ -17,7 +17,7 @@ from typing import Any
 from sleuth.corpora.errors import StoreError
 from sleuth.corpora.files import make_folder, sync_folder, write_file
 from sleuth.corpora.records import Document, Passage
-from sleuth.retrieval.layout import checksum
+from sleuth.retrieval.layout import MALFORMED, checksum, plain, regular
 from sleuth.retrieval.records import Hit
 from sleuth.retrieval.store import Datastore
 
@@ -28,25 +28,35 @@ FORMAT = 1
 def make(store: Datastore, kind: str, fill: Callable[[Path], Mapping[str, Any]]) -> Path:
     """The folder of the derived index that ``fill(folder)`` writes, which returns what is to be known of it.
 
-    An older one of the kind goes when the new one is there; raises `StoreError` where the disk does not take it.
+    An older one of the kind goes when the new one is there, and stays where the disk does not take it, which raises
+    `StoreError`.
     """
     root = store.path / "derived"
-    folder, temporary = root / f"{kind}-{store.fingerprint[:16]}", root / f".{kind}.new"
+    folder, temporary, aside = root / f"{kind}-{store.fingerprint[:16]}", root / f".{kind}.new", root / f".{kind}.old"
     try:
         make_folder(root)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         facts = fill(temporary)
-        sums = {path.name: checksum(path) for path in sorted(temporary.iterdir())}
+        sums = {}
+        for path in sorted(temporary.iterdir()):
+            sync_folder(path)
+            sums[path.name] = checksum(path)
         record = {"format": FORMAT, "kind": kind, "fingerprint": store.fingerprint, "facts": dict(facts), "sums": sums}
         write_file(temporary / DERIVED, json.dumps(record, indent=1, sort_keys=True).encode())
-        for old in root.glob(f"{kind}-*"):
-            shutil.rmtree(old)
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.replace(aside)
         temporary.replace(folder)
         sync_folder(root)
+        for old in (aside, *root.glob(f"{kind}-*")):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"{error.filename or root}: {error.strerror or error}; the store is as it was") from error
     finally:
+        if aside.exists() and not folder.exists():
+            aside.replace(folder)
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
@@ -65,14 +75,14 @@ def find(store: Datastore, kind: str) -> tuple[Path, dict[str, Any]]:
             )
         raise StoreError(f"{store.path}: no {kind} were derived from it; {again}")
     try:
-        record = json.loads((folder / DERIVED).read_bytes())
+        record = json.loads(regular(folder / DERIVED).read_bytes())
         if record["format"] != FORMAT or record["fingerprint"] != store.fingerprint:
             raise ValueError(f"expected format {FORMAT} of {store.fingerprint}, found {record}")
         for name, wanted in record["sums"].items():
-            if (found := checksum(folder / name)) != wanted:
+            if (found := checksum(folder / plain(name))) != wanted:
                 raise ValueError(f"{name}: expected xxh3 {wanted}, found {found}")
         return folder, record["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (*MALFORMED, OSError) as error:
         raise StoreError(f"{folder}: damaged: {error}; {again} anew") from error
 
 

@@ -18,19 +18,20 @@ import numpy as np
 
 from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.records import Document
+from sleuth.corpora.shards import Limits
 from sleuth.retrieval import deletes, keys, layout, merge
 from sleuth.retrieval.build import BuildReport, BuildSpec, Progress, build
 from sleuth.retrieval.layout import Manifest, SegmentEntry
 from sleuth.retrieval.merge import MAX_DOCUMENTS
 from sleuth.retrieval.records import Filter
-from sleuth.retrieval.segment import Segment
+from sleuth.retrieval.segment import DOCUMENTS, Segment
 
 SNAPSHOT = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}\Z", re.ASCII)
 
 
 def add(
     store: str | Path, inputs: Sequence[str | Path] | Iterable[Document], progress: Progress | None = None,
-    device: str = "cpu", update: bool = True,
+    device: str = "cpu", update: bool = True, limits: Limits | None = None,
 ) -> BuildReport:  # fmt: skip
     """Add ``inputs`` to a store that exists, with the embedder, passages and language it was built with.
 
@@ -38,7 +39,7 @@ def add(
     """
     found, _ = layout.read_manifest(Path(store))
     spec = BuildSpec(found.embedder, found.max_words, found.language, found.title_weight)
-    return build(inputs, store, spec, progress, device, update)
+    return build(inputs, store, spec, progress, device, update, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def delete(store: str | Path, ids: Iterable[str] = (), where: Filter | None = No
     """Delete documents by id, and those that satisfy a filter, in one commit.
 
     By id the cost is one look-up a segment and one bitmap for each segment that holds any; a filter reads the metadata
-    of all documents. Raises `InputError` for an unknown field, `StoreError` for a store that is being built.
+    of all documents. Raises `InputError` for an unknown field, `StoreError` for a store that is damaged or being built.
     """
     from sleuth.retrieval.store import Datastore
 
@@ -67,6 +68,8 @@ def delete(store: str | Path, ids: Iterable[str] = (), where: Filter | None = No
     with _changing(out) as manifest:
         wanted = dict.fromkeys(ids)
         if where:
+            for entry in manifest.segments:  # what a filter reads decides what goes
+                layout.check_sums(out / "segments" / entry.id, entry.sums, contents=(DOCUMENTS,))
             wanted |= dict.fromkeys(Datastore.open(out, verify=False).matching(where))
         asked = list(wanted)
         hashed = keys.hashes(asked, [b""] * len(asked))

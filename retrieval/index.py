@@ -175,7 +175,10 @@ def _publish(home: Path, work: Path) -> None:
     """Synced, summed, renamed, then named by CURRENT; older indexes go."""
     name = layout.write_sums(work)
     final = home / name[:16]
-    if not final.exists():
+    try:
+        layout.check_sums(final, name)
+    except StoreError:  # not there, or damaged
+        shutil.rmtree(final, ignore_errors=True)
         work.replace(final)
         layout.sync_folder(home)
     layout.write_file(home / "CURRENT", json.dumps([final.name, name]).encode())
@@ -200,27 +203,25 @@ def covered(store: Path) -> frozenset[str]:
     """Ids of the segments whose vectors the store's index has as codes; none where it cannot be read, which opening the
     store tells of."""
     try:
-        name, _ = json.loads((store / "index" / "CURRENT").read_bytes())
-        found = json.loads((store / "index" / str(name) / "index.json").read_bytes())
+        name, _ = json.loads(layout.regular(store / "index" / "CURRENT").read_bytes())
+        found = json.loads(layout.regular(store / "index" / layout.plain(name) / "index.json").read_bytes())
         return frozenset(found["segments"] if found["plan"]["kind"] != "flat" else ())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (*layout.MALFORMED, OSError):
         return frozenset()
 
 
 def _load(pointer: Path, manifest: Manifest, verify: bool) -> Index | None:
     try:
-        name, sums = json.loads(pointer.read_bytes())
-        folder = pointer.parent / str(name)
-        if folder.parent != pointer.parent:
-            raise ValueError(f"expected the name of a folder, found {name!r}")
+        name, sums = json.loads(layout.regular(pointer).read_bytes())
+        folder = pointer.parent / layout.plain(name)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, OSError) as error:
+    except (*layout.MALFORMED, OSError) as error:
         raise StoreError(f"{pointer}: expected [name, sha256], found something else: {error}; {_MEND}") from error
     try:
         layout.check_sums(folder, sums, contents=verify)
         return _decode(folder, manifest)
-    except (StoreError, ValueError, KeyError, TypeError, OSError) as error:
+    except (StoreError, *layout.MALFORMED, OSError) as error:
         raise StoreError(f"{error}; {_MEND}") from error
 
 

@@ -9,19 +9,21 @@
     work/  LOCK                a build in progress; one builder at a time
 
 The chain CURRENT -> manifest -> SUMS -> files means that a reader sees one committed version, whole, or an error that
-names the file. XXH3 finds damage at the speed of memory; it is no defence against a forger, and no file of a store is
-ever executed or unpickled.
+names the file. XXH3 finds damage at the speed of memory; it is no defence against a forger, but no file of a store is
+ever executed or unpickled, a name in one leads to no other folder, and what is no plain file is not waited on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Container
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ FORMAT = 1
 """Version of this layout; a store of another one is refused."""
 FOLDERS = ("manifests", "segments", "reports", "work")
 KEPT_MANIFESTS = 2
+MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What taking apart a file raises that holds something else than ours do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +116,14 @@ def read_manifest(store: Path, snapshot: str = "") -> tuple[Manifest, str]:
         if snapshot not in (names := snapshots(store)):
             raise StoreError(f"{store}: no snapshot {snapshot!r}; known: {', '.join(names) or 'none'}")
     try:
-        version, expected = json.loads(pointer.read_bytes())
+        version, expected = json.loads(regular(pointer).read_bytes())
         path = store / "manifests" / f"{int(version):06d}.json"
     except FileNotFoundError:
         raise StoreError(f"{store}: not a datastore; expected a file CURRENT in it") from None
-    except (ValueError, TypeError, OSError) as error:
+    except (*MALFORMED, OSError) as error:
         raise StoreError(f"{pointer}: expected [version, sha256], found something else: {error}") from error
     try:
-        data = path.read_bytes()
+        data = regular(path).read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: {pointer} names it, but it cannot be read: {error.strerror}") from error
     found = hashlib.sha256(data).hexdigest()
@@ -134,9 +138,39 @@ def _decode(path: Path, data: bytes) -> Manifest:
         if values.get("format") != FORMAT:
             raise StoreError(f"{path}: expected store format {FORMAT}, found {values.get('format')!r}; build it anew")
         segments = tuple(SegmentEntry(**entry) for entry in values.pop("segments"))
-        return Manifest(**values, segments=segments)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        manifest = Manifest(**values, segments=segments)
+        _check_types(manifest)
+        for entry in segments:
+            _check_types(entry)
+            plain(entry.id)
+            plain(entry.bitmaps)
+            if not all(isinstance(kind, str) for kind in entry.fields.values()):
+                raise TypeError(f"fields: expected names of types, found {entry.fields}")
+        return manifest
+    except MALFORMED as error:
         raise StoreError(f"{path}: expected a manifest of format {FORMAT}, found something else: {error}") from error
+
+
+def _check_types(record: Manifest | SegmentEntry) -> None:
+    """Raise `TypeError` where a field has another type than it is declared with, or a negative number."""
+    for known in fields(record):
+        value = getattr(record, known.name)
+        if type(value).__name__ != str(known.type).partition("[")[0] or (isinstance(value, int) and value < 0):
+            raise TypeError(f"{known.name}: expected {known.type}, found {value!r}")
+
+
+def plain(name: object) -> str:
+    """A name that can only be that of an entry of a folder; raises `ValueError` for another."""
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"expected the name of a folder or a file, found {name!r}")
+    return name
+
+
+def regular(path: Path) -> Path:
+    """The path of a file; raises `OSError` for a pipe or a device, which reading could wait on for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "expected a plain file", str(path))
+    return path
 
 
 def snapshots(store: Path) -> list[str]:
@@ -170,11 +204,16 @@ def check_sums(folder: Path, expected: str, contents: bool | Container[str] = Tr
     path = folder / "SUMS"
     home = f"{folder}/"  # a text: joining paths is most of the cost where a store has many segments
     try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir():
+                    raise StoreError(f"{entry.path}: expected a plain file")
         data = path.read_bytes()
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise StoreError(f"{path}: damaged; expected sha256 {expected}, found {found}")
         for name, (size, wanted) in json.loads(data).items():
+            plain(name)
             if (actual := os.stat(home + name).st_size) != size:
                 raise StoreError(f"{home}{name}: damaged; expected {size} bytes, found {actual}")
             read = contents if isinstance(contents, bool) else name in contents
@@ -183,14 +222,17 @@ def check_sums(folder: Path, expected: str, contents: bool | Container[str] = Tr
     except OSError as error:
         where = error.filename or folder
         raise StoreError(f"{where}: the manifest names it, but it cannot be read: {error.strerror}") from error
+    except MALFORMED as error:
+        raise StoreError(f"{path}: expected names with sizes and checksums, found something else: {error}") from error
 
 
 def checksum(path: Path) -> str:
+    """XXH3-128 of a plain file; raises `OSError`."""
     import mmap
 
     import xxhash
 
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         if not path.stat().st_size:
             return xxhash.xxh3_128_hexdigest(b"")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -239,7 +281,7 @@ def sweep(store: Path) -> None:
             path.unlink()
         elif path.name != f"{current.version:06d}.json":
             with contextlib.suppress(StoreError, OSError):
-                manifests.append(_decode(path, path.read_bytes()))
+                manifests.append(_decode(path, regular(path).read_bytes()))
     segments = {entry.id for manifest in manifests for entry in manifest.segments}
     bitmaps = {entry.bitmaps for manifest in manifests for entry in manifest.segments}
     for folder in ("segments", "work"):

@@ -72,6 +72,14 @@ def test_pages_of_a_crawl_are_read_however_it_is_packed(tmp_path: Path, name: st
     assert documents[1].metadata["warc_date"] == "2024-05-18T01:58:10Z" and "mill number 1" in documents[1].text
 
 
+@pytest.mark.parametrize("zeros", [100, 300_000])
+def test_zeros_between_records_are_one_drop_and_at_the_end_none(tmp_path: Path, zeros: int) -> None:
+    head = zipped([page(0), page(1)])
+    documents, drops = gather(tmp_path / "a.warc.gz", head + bytes(zeros) + zipped([page(2)]) + bytes(zeros))
+    assert numbers(documents) == [0, 1, 2]
+    assert [drop.id for drop in drops] == [f"{tmp_path / 'a.warc.gz'}@{len(head)}"]
+
+
 def test_wet_and_wat_give_texts_and_descriptions(tmp_path: Path) -> None:
     texts, none = gather(tmp_path / "a.warc.wet.gz", zipped([record("http://x/1", b"Title\nText here", "conversion")]))
     assert none == [] and (texts[0].title, texts[0].text) == ("Title", "Title\nText here")

@@ -1,11 +1,17 @@
 """The crawl: bounds, robots.txt, addresses that must not be reached, and going on after a death; all on loopback."""
 
+import gzip
 import http.server
+import os
+import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -13,7 +19,7 @@ from sleuth.cli import app
 from sleuth.corpora.capture import Capture
 from sleuth.corpora.crawl import CrawlSpec, canonical, crawl, targets_of
 from sleuth.corpora.errors import ConfigError, InputError
-from sleuth.corpora.outside import ForbiddenAddress, addresses, may_reach
+from sleuth.corpora.outside import ForbiddenAddress, addresses, client, may_reach
 from sleuth.corpora.read import read
 
 TEXT = "The old mill at the river ground corn for the whole village and for the farms around it. " * 4
@@ -131,6 +137,51 @@ def test_a_crawl_that_died_within_a_write_loses_that_page_alone(site: Site, tmp_
     assert sorted(names(archive, site)) == sorted(whole)
 
 
+def test_an_end_of_zeros_is_cut_off_and_the_crawl_goes_on(site: Site, tmp_path: Path) -> None:
+    archive = tmp_path / "a.warc.gz"
+    crawl(spec(site), archive)
+    whole = names(archive, site)
+    for zeros in (1, 4096, 200_000):
+        with archive.open("ab") as file:
+            file.write(bytes(zeros))
+        report = crawl(spec(site), archive)
+        assert (report.pages, report.resumed) == (6, 6) and names(archive, site) == whole
+        assert not archive.read_bytes().endswith(bytes(9))
+
+
+def test_damage_that_records_follow_is_refused_and_nothing_is_cut(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "a.warc.gz"
+    crawl(spec(site), archive)
+    data = archive.read_bytes()
+    starts = [match.start() for match in re.finditer(b"\x1f\x8b\x08", data)]
+    middle = starts[len(starts) // 2]
+    hole = data[:middle] + bytes(300_000) + data[middle:]
+    flipped = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in (0, middle, middle + 30)]
+    for damaged, at in zip([*flipped, hole], (0, middle, middle, middle), strict=True):
+        archive.write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"a\.warc\.gz: damaged at byte {at:,}, before other records"):
+            crawl(spec(site), archive)
+        assert archive.read_bytes() == damaged
+    large = data + gzip.compress(b"WARC/1.1\r\n" + os.urandom(20_000))
+    archive.write_bytes(large)
+    monkeypatch.setattr("sleuth.corpora.members.MAX_RECORD_BYTES", 10_000)
+    with pytest.raises(InputError, match=rf"a\.warc\.gz: the record at byte {len(data):,} is larger"):
+        crawl(spec(site), archive)
+    assert archive.read_bytes() == large
+
+
+def test_notes_of_other_crawlers_are_passed_over(tmp_path: Path) -> None:
+    held = Capture(tmp_path / "a.warc.gz", "tests")
+    held.write("metadata", "http://x.example/", b"via: http://y.example/", "application/warc-fields")
+    held.note("http://x.example/gone", {"reason": "HTTP status 404"})
+    held.close()
+    again = Capture(tmp_path / "a.warc.gz", "tests")
+    again.close()
+    assert list(again.found) == ["http://x.example/gone"]
+
+
 def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
     site.busy = {"/a", "/c"}
     assert crawl(spec(site), tmp_path / "a.warc.gz").pages == 6
@@ -223,7 +274,8 @@ def test_this_machine_is_reached_only_on_request(site: Site, tmp_path: Path) -> 
     "address",
     (
         "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 ::1 "
-        "fe80::1%eth0 fc00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1::"
+        "fe80::1%eth0 fc00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: fec0::1 ::127.0.0.1 "
+        "::10.0.0.1 ::ffff:0:127.0.0.1 64:ff9b:1::7f00:1"
     ).split(),
 )
 def test_no_private_address_in_any_disguise(address: str) -> None:
@@ -236,6 +288,22 @@ def test_public_addresses_and_loopback_on_request() -> None:
     for host in ("2130706433", "0x7f.1", "localhost"):
         with pytest.raises(ForbiddenAddress):
             addresses(host, 80)
+
+
+def test_a_name_that_resolves_anew_leads_to_no_other_address(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve, answers = socket.getaddrinfo, iter(["93.184.216.34", "127.0.0.1"])
+
+    def rebound(host: Any, *args: Any, **options: Any) -> Any:
+        return resolve(next(answers) if host == "rebind.example" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    url = site.url.replace("127.0.0.1", "rebind.example")
+    with client(5.0) as outside:
+        with pytest.raises(httpx.ConnectError, match=r"this one tried \('93\.184\.216\.34'"):
+            outside.get(url)
+        with pytest.raises(ForbiddenAddress, match=r"rebind\.example is 127\.0\.0\.1"):
+            outside.get(url)
+    assert not site.asked
 
 
 def test_addresses_have_one_form() -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
 from sleuth.retrieval import grow, layout, tokens
 from sleuth.retrieval.build import BuildReport, BuildSpec, build, build_once
+from sleuth.retrieval.index import build_index, covered
 from sleuth.retrieval.store import Datastore
 from tests.retrieval_stores import corpus, files, use_hash_embedder
 
@@ -338,6 +340,103 @@ def test_a_file_that_is_sound_but_no_array_of_ours_is_refused(tmp_path: Path) ->
     layout.publish(tmp_path / "s", dataclasses.replace(manifest, segments=(dataclasses.replace(entry, sums=sums),)))
     with pytest.raises(StoreError, match="not a segment"):
         Datastore.open(tmp_path / "s")
+
+
+DEEP = b"[" * 100_000
+NO_POINTER = [b'[1e999, "x"]', b"[1]", b"7", b"{}", b"[{}, []]", b"\xff", DEEP]
+NO_SUMS = [b"[1]", b"7", b"{\"a\": 1}", b"{\"a\": [1]}", b"{\"../../../secret\": [1, \"0\"]}", b"{\"..\": [1, \"0\"]}",
+           b"{\"a\\u0000b\": [1, \"0\"]}", b"{\"/etc/passwd\": [1, \"0\"]}", DEEP]  # fmt: skip
+
+
+def forged(store: Path, data: bytes) -> None:
+    """A manifest of these bytes is the committed one."""
+    (store / "manifests" / "000009.json").write_bytes(data)
+    (store / "CURRENT").write_text(json.dumps([9, hashlib.sha256(data).hexdigest()]))
+
+
+@pytest.mark.parametrize("data", NO_POINTER)
+def test_a_pointer_of_any_other_kind_is_refused(tmp_path: Path, data: bytes) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    build_index(tmp_path / "s", kind="flat")
+    pointer = tmp_path / "s" / "index" / "CURRENT"
+    kept = pointer.read_bytes()
+    pointer.write_bytes(data)
+    with pytest.raises(StoreError, match=r"CURRENT: expected \[name, sha256\]"):
+        Datastore.open(tmp_path / "s")
+    assert covered(tmp_path / "s") == frozenset()
+    pointer.write_bytes(kept)
+    (tmp_path / "s" / "CURRENT").write_bytes(data)
+    with pytest.raises(StoreError, match=r"CURRENT: expected \[version, sha256\]"):
+        Datastore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "../../segments"}, {"id": ".."}, {"id": "a/b"}, {"id": 7}, {"deletes_file": "../x"}, {"deletes": "/x"},
+        {"documents": -1}, {"documents": "2"}, {"passages": 2.5}, {"passages": True}, {"fields": []},
+        {"fields": {"year": []}}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_manifest_whose_fields_are_something_else_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    whole = json.loads((tmp_path / "s" / "manifests" / "000001.json").read_bytes())
+    whole["segments"] = [{**whole["segments"][0], **change}]
+    forged(tmp_path / "s", json.dumps(whole).encode())
+    with pytest.raises(StoreError, match=r"000009\.json: expected a manifest of format 1, found something else"):
+        Datastore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"7", DEEP, b'{"format": 1, "segments": 7}', b'{"format": 1}'])
+def test_a_manifest_of_any_other_kind_is_refused(tmp_path: Path, data: bytes) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    forged(tmp_path / "s", data)
+    with pytest.raises(StoreError, match=r"000009\.json: expected a manifest of format 1, found something else"):
+        Datastore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("data", NO_SUMS)
+def test_sums_of_any_other_kind_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "secret").write_bytes(b"1")
+    build(corpus(2), tmp_path / "s", SPEC)
+    build_index(tmp_path / "s", kind="flat")
+    name, _ = json.loads((tmp_path / "s" / "index" / "CURRENT").read_bytes())
+    (tmp_path / "s" / "index" / name / "SUMS").write_bytes(data)
+    (tmp_path / "s" / "index" / "CURRENT").write_text(json.dumps([name, hashlib.sha256(data).hexdigest()]))
+    with pytest.raises(StoreError, match="SUMS: expected names with sizes and checksums, found something else"):
+        Datastore.open(tmp_path / "s")
+    (folder,) = (tmp_path / "s" / "segments").iterdir()
+    (folder / "SUMS").write_bytes(data)
+    manifest, _ = layout.read_manifest(tmp_path / "s")
+    entry = dataclasses.replace(manifest.segments[0], sums=hashlib.sha256(data).hexdigest())
+    layout.publish(tmp_path / "s", dataclasses.replace(manifest, segments=(entry,)))
+    with pytest.raises(StoreError, match="SUMS: expected names with sizes and checksums, found something else"):
+        Datastore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CURRENT", "manifests/*.json", "segments/*/SUMS", "segments/*/documents.arrow", "deletes/*", "index/*/SUMS"],
+)
+def test_nothing_is_waited_on_for_ever(tmp_path: Path, name: str) -> None:
+    build(corpus(2), tmp_path / "s", SPEC)
+    build_index(tmp_path / "s", kind="flat")
+    grow.delete(tmp_path / "s", ["d000"])
+    for path in (tmp_path / "s").glob(name):
+        path.unlink()
+        os.mkfifo(path)
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        with pytest.raises(StoreError, match="expected a plain file"):
+            Datastore.open(tmp_path / "s", verify=False)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_documents_given_directly_are_checked(tmp_path: Path) -> None:

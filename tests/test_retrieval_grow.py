@@ -88,6 +88,18 @@ def test_delete_by_filter_and_what_it_refuses(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_filter_deletes_nothing_by_damaged_metadata(tmp_path: Path) -> None:
+    build(corpus(20), tmp_path / "s", SPEC)
+    before = layout.read_manifest(tmp_path / "s")
+    path = next((tmp_path / "s" / "segments").glob("000002-*/documents.arrow"))
+    data = path.read_bytes()
+    at = data.index(b'"year": 19') + len('"year": 1')
+    path.write_bytes(data[:at] + b"8" + data[at + 1 :])  # a document of 1808, say, where it was of 1908
+    with pytest.raises(StoreError, match=r"documents\.arrow: damaged; expected xxh3"):
+        grow.delete(tmp_path / "s", where={"year": {"<": 1900}})
+    assert layout.read_manifest(tmp_path / "s") == before
+
+
 def test_a_field_that_an_addition_leaves_empty_keeps_its_type(tmp_path: Path) -> None:
     prices = (5, 9, 40, 60, 100, 250)
     build([Document(f"p{n}", f"Thing {n}.", metadata={"price": n, "sold": None}) for n in prices], tmp_path / "s", SPEC)

@@ -164,6 +164,19 @@ def test_a_damaged_or_foreign_index_is_refused_with_what_to_do(tmp_path: Path) -
     assert load_index(tmp_path / "s", manifest) is None
 
 
+@pytest.mark.parametrize("name", ["index.json", "SUMS"])
+def test_building_again_mends_an_index_that_would_have_the_same_name(tmp_path: Path, name: str) -> None:
+    manifest = made(tmp_path / "s", clustered())
+    build_index(tmp_path / "s", kind="flat")
+    (path,) = (tmp_path / "s" / "index").glob(f"*/{name}")
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(StoreError, match=f"{name}: damaged.*sleuth index"):
+        load_index(tmp_path / "s", manifest)
+    build_index(tmp_path / "s", kind="flat")
+    assert load_index(tmp_path / "s", manifest) is not None and path.read_bytes() == data
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

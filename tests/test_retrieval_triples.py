@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -136,3 +139,52 @@ def test_triples_of_another_version_or_damaged_ones_are_refused(tmp_path: Path, 
     triples.derive(later)
     assert "Ohio" not in Triples.open(later).names.entities
     assert len(list((store.path / "derived").iterdir())) == 1
+
+
+@pytest.mark.parametrize("change", [[1], {"sums": [1]}, {"sums": {"../../CURRENT": "0"}}, {"sums": {"..": "0"}}])
+def test_triples_described_in_any_other_way_are_refused(store: Datastore, change: object) -> None:
+    path = triples.derive(store) / derived.DERIVED
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change} if isinstance(change, dict) else change))
+    with pytest.raises(StoreError, match=r"damaged: (?!\.\.).*derive triples"):
+        Triples.open(store)
+
+
+def test_a_pipe_among_the_triples_is_not_waited_on(store: Datastore) -> None:
+    folder = triples.derive(store)
+    (folder / triples.FILE).unlink()
+    os.mkfifo(folder / triples.FILE)
+    with pytest.raises(StoreError, match="expected a plain file"):
+        Triples.open(store)
+
+
+def test_triples_are_on_disk_before_the_older_ones_go_which_stay_where_that_fails(
+    store: Datastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    sync, replace = os.fsync, Path.replace
+
+    def noted(descriptor: int) -> None:
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", noted)
+        folder = triples.derive(store)
+    assert {path.name for path in folder.iterdir()} - {derived.DERIVED} <= synced
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name == ".triples.new":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="No space left"):
+        patch.setattr(Path, "replace", full)
+        triples.derive(store)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name] and len(Triples.open(store)) > 5
+    triples.derive(store)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    grow.delete(store.path, ["ohio"])
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="No space left"):
+        patch.setattr(Path, "replace", full)
+        triples.derive(Datastore.open(store.path))
+    assert len(Triples.open(store)) > 5  # a reader of the version before

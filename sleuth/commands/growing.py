@@ -29,10 +29,11 @@ def add(
 
     Example: sleuth add store new-pages/
     """
+    from sleuth.corpora import parser
     from sleuth.retrieval import grow, layout, merge
 
     with progress() as tell:
-        report = grow.add(store, paths, tell, update=not keep_old)
+        report = grow.add(store, paths, tell, update=not keep_old, limits=parser.LIMITS)
     if as_json:
         emit(asdict(report))
         return

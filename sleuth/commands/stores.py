@@ -78,10 +78,12 @@ def build_store(
     workers: int = 0,
 ) -> BuildReport:
     """`build` with its progress shown."""
+    from sleuth.corpora import parser
     from sleuth.retrieval.build import BuildSpec, build
 
     with progress() as tell:
-        return build(paths, store, BuildSpec(embedder, max_words, language, title_weight), tell, workers=workers)
+        spec = BuildSpec(embedder, max_words, language, title_weight)
+        return build(paths, store, spec, tell, workers=workers, limits=parser.LIMITS)
 
 
 def build(
