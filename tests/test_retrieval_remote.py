@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,15 @@ from typing import Any
 
 import duckdb
 import pytest
+from rich.console import Console
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from sleuth import view
+from sleuth.agents import cite
+from sleuth.agents.strategy import STRATEGIES
 from sleuth.agents.tools import search_tool
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
@@ -32,7 +37,9 @@ from sleuth.retrieval.sources import open_any
 from sleuth.retrieval.store import Datastore
 from sleuth.serving.app import make_app, open_server
 from sleuth.serving.batch import Limits
+from sleuth.session import Session
 from tests.retrieval_stores import HashEmbedder, corpus, use_hash_embedder
+from tests.scripted import ScriptedPolicy
 
 SPEC = BuildSpec(segment_documents=8, max_words=100)
 QUERIES = ["castle siege number", "", "violin"]
@@ -163,6 +170,42 @@ def test_agents_search_through_it(folder: Path, url: str) -> None:
 
     here = Datastore.open(folder / "whole")
     assert list(asyncio.run(run())) == here.search(["castle siege", "violin"], 3)
+
+
+def test_a_store_that_changes_under_a_run_is_told_and_no_honest_citation_fails(tmp_path: Path) -> None:
+    """Nothing of a second version is cited as the first one's, and what was cited before is not called wrong after."""
+    build(corpus(10), tmp_path / "s", SPEC)
+    quote, changes = "The castle siege number 1 stands in town1.", [lambda: None]
+
+    def reply(messages: Any) -> dict[str, Any]:
+        changes.pop()() if changes else None
+        return {"quote": quote, "quotes": [quote], "answer": "town1"}
+
+    with serving(make_app(open_server(tmp_path / "s", reload_s=0.02))) as url:
+
+        def deleted(doc_id: str) -> None:
+            grow.delete(tmp_path / "s", [doc_id])
+            newest = Datastore.open(tmp_path / "s").fingerprint
+            while RemoteRetriever(url).fingerprint != newest:
+                time.sleep(0.01)
+
+        asked = "Where does the castle siege number 1 stand?"
+        remote = RemoteRetriever(url, fresh_s=0)
+        session = Session(remote, ScriptedPolicy(reply), STRATEGIES["iter-retgen"])
+        episode = asyncio.run(session.ask(asked))
+        assert episode.stop == "answered" and all(check.holds for check in cite.verify(episode, remote))
+        first = remote.fingerprint
+        changes.append(lambda: deleted("d002"))
+        late = asyncio.run(session.ask(asked))
+        assert late.stop == "error" and late.fingerprint == first and len(late.steps) == 2
+        told = f"StoreError: the store changed from version {first[:12]} to {remote.fingerprint[:12]} during the run"
+        assert told in late.error
+        assert session.urls(late) == {"d001": "https://example.org/1"}
+        deleted("d001")
+        assert session.urls(late) == session.urls(episode) == {}
+        out = io.StringIO()
+        Console(file=out, width=200).print(view.answer(late, checks=cite.verify(late, remote)))
+    assert "of another version than the store is at now" in out.getvalue() and "✗" not in out.getvalue()
 
 
 def test_an_address_stands_where_a_folder_does(folder: Path, url: str) -> None:
