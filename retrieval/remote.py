@@ -35,6 +35,10 @@ _ADDRESS = re.compile(r"(https?):/+(.+)")  # as a path it has lost one of the sl
 CACHED = 10_000
 """Answers that the cache in memory holds."""
 MAX_PAUSE_S = 30.0
+MAX_HITS = 20_000
+"""Of one request to a server: queries times k."""
+MAX_IDS = 1000
+"""Passages of one request to a server."""
 
 
 class _TransientError(Exception):
@@ -135,21 +139,24 @@ class RemoteRetriever:
             asked["mode"] = chosen
         fingerprint = self.fingerprint
         found = self._cached(texts, asked, fingerprint)
-        absent = [text for text in dict.fromkeys(texts) if text not in found]
-        if not absent:
-            return Hits(list(found[text]) for text in texts)
-        told = self._call("POST", "/search", {"queries": absent, **asked})
-        if told["fingerprint"] != fingerprint and found:  # a new version: what the old one said does not mix with it
-            absent, found = list(dict.fromkeys(texts)), {}
-            told = self._call("POST", "/search", {"queries": absent, **asked})
-        self._saw(told["fingerprint"])
-        missing = tuple((str(name), str(reason)) for name, reason in told.get("missing", ()))
-        for text, rows in zip(absent, told["hits"], strict=True):
-            found[text] = [_hit(row) for row in rows]
-            if not missing:
-                with self._lock:
-                    self._cache[_key(self.url, told["fingerprint"], asked, text)] = json.dumps(rows)
-        return Hits((list(found[text]) for text in texts), missing)
+        missing: dict[tuple[str, str], None] = {}
+        size, changes = max(1, MAX_HITS // max(1, k)), 0
+        while absent := [text for text in dict.fromkeys(texts) if text not in found]:
+            told = self._call("POST", "/search", {"queries": absent[:size], **asked})
+            if told["fingerprint"] != fingerprint:  # a new version: what an old one said does not mix with it
+                fingerprint, changes = told["fingerprint"], changes + 1
+                found, missing = {}, {}
+                if changes > self.attempts:
+                    raise StoreError(f"{self.url}/search: expected one version, found {changes + 1} in one search")
+            self._saw(fingerprint)
+            absences = [(str(name), str(reason)) for name, reason in told.get("missing", ())]
+            missing.update(dict.fromkeys(absences))
+            for text, rows in zip(absent[:size], told["hits"], strict=True):
+                found[text] = [_hit(row) for row in rows]
+                if not absences:
+                    with self._lock:
+                        self._cache[_key(self.url, fingerprint, asked, text)] = json.dumps(rows)
+        return Hits((list(found[text]) for text in texts), tuple(missing))
 
     def _cached(self, texts: Sequence[str], asked: dict[str, Any], fingerprint: str) -> dict[str, list[Hit]]:
         found = {}
@@ -166,11 +173,12 @@ class RemoteRetriever:
 
     def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
         """Passages by id, in order; raises ``KeyError`` naming the ids that are not there."""
-        if not passage_ids:
-            return []
-        told = self._call("POST", "/fetch", {"ids": list(passage_ids)})
-        self._saw(told["fingerprint"])
-        return [Passage(**passage) for passage in told["passages"]]
+        found: list[Passage] = []
+        for start in range(0, len(passage_ids), MAX_IDS):
+            told = self._call("POST", "/fetch", {"ids": list(passage_ids[start : start + MAX_IDS])})
+            self._saw(told["fingerprint"])
+            found += [Passage(**passage) for passage in told["passages"]]
+        return found
 
     def document(self, doc_id: str) -> Document:
         """A whole document by id; raises ``KeyError``."""

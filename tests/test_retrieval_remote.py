@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import io
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from sleuth.corpora.records import Document
 from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.records import Hit
-from sleuth.retrieval.remote import RemoteRetriever, disk_cache, open_store
+from sleuth.retrieval.remote import MAX_HITS, MAX_IDS, RemoteRetriever, disk_cache, open_store
 from sleuth.retrieval.route import Routed
 from sleuth.retrieval.sharded import MOST, Hits, Sharded
 from sleuth.retrieval.sources import open_any
@@ -240,7 +241,7 @@ def test_transient_failures_are_tried_again_and_others_are_not() -> None:
 
 
 def test_answers_are_cached_under_the_version_they_came_from(tmp_path: Path) -> None:
-    app, asked = scripted(found(1.0), found(1.0, number=2), found(2.0, "f2"), found(2.0, "f2", 3))
+    app, asked = scripted(found(1.0), found(1.0, number=2), found(2.0, "f2"), found(2.0, "f2", 2))
     with serving(app) as address:
         remote = RemoteRetriever(address, cache=disk_cache(tmp_path / "cache"), fresh_s=60)
         remote.search(["a"], 1)
@@ -253,6 +254,22 @@ def test_answers_are_cached_under_the_version_they_came_from(tmp_path: Path) -> 
         assert len(asked) == 2  # from disk, by another client
         mixed = again.search(["a", "b", "d"], 1)  # the server has moved on: nothing of the old version is mixed in
         assert len(asked) == 4 and [rows[0].score for rows in mixed] == [2.0] * 3 and again.fingerprint == "f2"
+
+
+def test_many_queries_and_ids_are_asked_in_requests_that_a_server_takes(folder: Path, url: str) -> None:
+    here, there = Datastore.open(folder / "whole"), RemoteRetriever(url)
+    queries = [f"castle siege number {n}" for n in range(MAX_HITS // 1000 + 3)]
+    assert there.search(queries, 1000, mode="bm25") == here.search(queries, 1000, mode="bm25")
+    assert there.fetch(["d001", "d002"] * MAX_IDS) == here.fetch(["d001", "d002"] * MAX_IDS)
+    numbers = itertools.count()
+
+    def restless() -> Response:
+        return found(fingerprint=f"g{next(numbers)}")()
+
+    app, asked = scripted(restless)
+    with serving(app) as address, pytest.raises(StoreError, match="expected one version, found 4 in one search"):
+        RemoteRetriever(address, attempts=2).search(["a", "b"], MAX_HITS)
+    assert len(asked) == 3
 
 
 def test_a_foreign_cache_is_not_unpickled(tmp_path: Path) -> None:

@@ -152,7 +152,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("/search", b"[" * 100_000, "expected JSON"),
     ("/search", b" " * (MAX_BODY_BYTES + 1), "expected at most 4,194,304 bytes, found more"),
     ("/retrieve", {"queries": ["x"], "topk": -1}, "topk: expected an integer from 1 to 1000, found -1"),
+    ("/retrieve", {"queries": ["x"] * 101, "topk": 200}, "queries times topk of at most 20,000, found 101 times 200"),
+    ("/search", {"queries": ["x"] * 1024, "k": 1000}, "queries times k of at most 20,000, found 1,024 times 1,000"),
     ("/fetch", {"ids": "d001"}, "ids: expected a list"),
+    ("/fetch", {"ids": ["d001"] * 1001}, "ids: expected at most 1,000 in a request, found 1,001"),
+    ("/fetch", {"ids": ["x" * 10_001]}, "ids[0]: expected at most 10,000 characters, found 10,001"),
 ]
 
 
