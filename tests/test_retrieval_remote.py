@@ -9,7 +9,7 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from sleuth import view
@@ -238,6 +238,42 @@ def test_transient_failures_are_tried_again_and_others_are_not() -> None:
     with serving(app) as address, pytest.raises(StoreError, match="HTTP 503: full"):
         RemoteRetriever(address, attempts=3).search(["x"], 1)
     assert len(asked) == 3
+
+
+def test_a_reply_that_trickles_swells_or_cannot_be_unpacked_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def drops() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 50
+            await asyncio.sleep(0.05)
+
+    app, _ = scripted(lambda: StreamingResponse(drops()))
+    started = time.monotonic()
+    with serving(app) as address, pytest.raises(StoreError, match=r"in 0\.5 s: the reply had not ended after \d"):
+        RemoteRetriever(address, timeout_s=0.5).search(["x"], 1)
+    assert time.monotonic() - started < 3
+    app, asked = scripted(lambda: PlainTextResponse("no gzip", headers={"content-encoding": "gzip"}))
+    with serving(app) as address, pytest.raises(StoreError, match="expected a reply that can be unpacked, found"):
+        RemoteRetriever(address).search(["x"], 1)
+    assert len(asked) == 1
+    monkeypatch.setattr("sleuth.retrieval.remote.MAX_REPLY_BYTES", 1_000)
+    app, asked = scripted(lambda: PlainTextResponse("x" * 1_001))
+    with serving(app) as address, pytest.raises(StoreError, match="/search: expected at most 1,000 bytes, found more"):
+        RemoteRetriever(address).search(["x"], 1)
+    assert len(asked) == 1
+
+
+def test_no_proxy_hears_what_is_asked_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    app, asked = scripted(found())
+    with serving(app) as address:
+        for name in (address, address.replace("127.0.0.1", "localhost")):
+            RemoteRetriever(name, timeout_s=2).search(["x"], 1)
+        assert len(asked) == 2
+    with pytest.raises(StoreError, match="ConnectError"):  # the proxy's, which every other address has
+        RemoteRetriever("http://store.example", timeout_s=0.2).search(["x"], 1)
 
 
 def test_answers_are_cached_under_the_version_they_came_from(tmp_path: Path) -> None:
