@@ -400,6 +400,32 @@ def test_hybrid_search_of_shards_fuses_as_their_stores_do(
     assert 1 / 61 < mixed.search(QUERIES, 1)[0][0].score <= 2 / 61  # by reciprocal rank
 
 
+def test_a_new_version_of_a_shard_is_known_as_soon_as_it_has_answered(folder: Path) -> None:
+    """Its hits would else be cited, for some seconds, under the fingerprint of the version before."""
+    shard: Any = Versioned(Datastore.open(folder / "left"))
+    sharded = Sharded({"left": shard})
+    before = sharded.fingerprint
+    shard.fingerprint = "second"
+    assert sharded.fingerprint == before  # at most some seconds old
+    sharded.search(["castle"], 1, mode="bm25")
+    assert sharded.fingerprint != before
+
+
+@dataclasses.dataclass
+class Versioned:
+    """A shard whose version is set by hand."""
+
+    store: Datastore
+    fingerprint: str = "first"
+    dense_weight: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def search(self, *arguments: Any) -> Any:
+        return self.store.search(*arguments)
+
+
 def test_a_late_or_dead_shard_is_named_and_the_rest_answer(folder: Path) -> None:
     left, gate = Datastore.open(folder / "left"), threading.Event()
     left.search(["castle siege"], 3)  # what it loads is loaded
