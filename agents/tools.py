@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sleuth.agents.records import JsonSchema
-from sleuth.corpora.errors import InputError
+from sleuth.corpora.errors import InputError, StoreError
 from sleuth.retrieval.records import Filter, Hit, Retriever
 
 Result = TypeVar("Result")
@@ -68,19 +68,27 @@ class Found(list[Hit]):
         self.missing = tuple(f"{what}: {why}" for what, why in missing)
 
 
-def search_tool(retriever: Retriever, where: Filter | None = None) -> Tool:
+def search_tool(retriever: Retriever, where: Filter | None = None, fingerprint: str = "") -> Tool:
     """The ``search`` tool over a retriever; what ``where`` leaves out no query can reach.
 
+    With a ``fingerprint``, hits of another version raise `StoreError`: they would be cited as this one's.
     Queries that arrive while the event loop is busy with other episodes are answered by one ``Retriever.search`` per k.
     """
     waiting: dict[int, list[tuple[str, asyncio.Future[Found]]]] = {}
     flushes: set[asyncio.Task[None]] = set()
 
+    def looked_up(queries: list[str], k: int) -> list[list[Hit]]:
+        found = retriever.search(queries, k, where)
+        if fingerprint and (now := retriever.fingerprint) != fingerprint:
+            changed = f"from version {fingerprint[:12]} to {now[:12]}"
+            raise StoreError(f"the store changed {changed} during the run; ask again")
+        return found
+
     async def flush(k: int) -> None:
         await asyncio.sleep(0.002)  # two milliseconds: long against a loop turn, short against a search
         batch = waiting.pop(k)
         try:
-            found = await _apart(functools.partial(retriever.search, [query for query, _ in batch], k, where))
+            found = await _apart(functools.partial(looked_up, [query for query, _ in batch], k))
         except BaseException as error:
             for _, future in batch:
                 if not future.done():

@@ -229,5 +229,7 @@ def runner(context: Context, store: Retriever, out: str | Path | None = None) ->
 
 
 def _with_tools(context: Context, store: Retriever, where: Filter | None) -> Context:
-    tools: dict[str, Tool] = {"search": search_tool(store, where)} if context.strategy.retrieve else {}
+    tools: dict[str, Tool] = {}
+    if context.strategy.retrieve:
+        tools["search"] = search_tool(store, where, context.fingerprint)
     return dataclasses.replace(context, tools=tools)

@@ -1,13 +1,15 @@
 """A remote retriever is a datastore behind HTTP (`sleuth serve`), searched as if it were here.
 
-A request has a deadline, within which transient failures (no connection, 429, 502, 503) are tried again with growing,
-jittered pauses or after the pause that the server named; nothing else is. Answers are cached by query under the
-fingerprint of the version they came from, so that a new version is never answered from an old one's hits.
+A request has a deadline for the whole of its reply, within which transient failures (no connection, 429, 502, 503) are
+tried again with growing, jittered pauses or after the pause that the server named; nothing else is. Answers are cached
+by query under the fingerprint of the version they came from, so that a new version is never answered from an old one's
+hits.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
+from sleuth.corpora.hosts import host_of
 from sleuth.corpora.records import Document, Passage
 from sleuth.retrieval.records import Filter, Hit, Retriever
 from sleuth.retrieval.sharded import Hits, InMode
@@ -35,6 +38,11 @@ _ADDRESS = re.compile(r"(https?):/+(.+)")  # as a path it has lost one of the sl
 CACHED = 10_000
 """Answers that the cache in memory holds."""
 MAX_PAUSE_S = 30.0
+MAX_HITS = 20_000
+"""Of one request to a server: queries times k."""
+MAX_IDS = 1000
+"""Passages of one request to a server."""
+MAX_REPLY_BYTES = 2**28
 
 
 class _TransientError(Exception):
@@ -45,6 +53,15 @@ class _TransientError(Exception):
 
 def is_address(spec: str | Path) -> bool:
     return _ADDRESS.fullmatch(str(spec)) is not None
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is this machine's, which no proxy of the environment stands before."""
+    host = host_of(url)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def open_store(spec: str | Path, device: str = "cpu", wait: bool = True) -> Datastore | RemoteRetriever:
@@ -68,8 +85,8 @@ class RemoteRetriever:
         self, url: str, mode: Mode | None = None, *, timeout_s: float = 10.0, attempts: int = 5, fresh_s: float = 5.0,
         cache: MutableMapping[str, str] | None = None, key: str | None = None,
     ) -> None:  # fmt: skip
-        """``mode`` None leaves it to the server. ``timeout_s`` bounds a call with all its attempts. The fingerprint is
-        asked for again after ``fresh_s``. ``cache`` is any mapping of strings, for instance `disk_cache`; None keeps
+        """``mode`` None leaves it to the server. ``timeout_s`` bounds a request with all its attempts. The fingerprint
+        is asked for again after ``fresh_s``. ``cache`` is any mapping of strings, for instance `disk_cache`; None keeps
         the last `CACHED` answers in memory. ``key`` None takes the one in the environment."""
         if not re.match(r"https?://[^/\s]", url):
             raise ConfigError(f"expected an address like http://127.0.0.1:8000, found {url!r}")
@@ -135,21 +152,24 @@ class RemoteRetriever:
             asked["mode"] = chosen
         fingerprint = self.fingerprint
         found = self._cached(texts, asked, fingerprint)
-        absent = [text for text in dict.fromkeys(texts) if text not in found]
-        if not absent:
-            return Hits(list(found[text]) for text in texts)
-        told = self._call("POST", "/search", {"queries": absent, **asked})
-        if told["fingerprint"] != fingerprint and found:  # a new version: what the old one said does not mix with it
-            absent, found = list(dict.fromkeys(texts)), {}
-            told = self._call("POST", "/search", {"queries": absent, **asked})
-        self._saw(told["fingerprint"])
-        missing = tuple((str(name), str(reason)) for name, reason in told.get("missing", ()))
-        for text, rows in zip(absent, told["hits"], strict=True):
-            found[text] = [_hit(row) for row in rows]
-            if not missing:
-                with self._lock:
-                    self._cache[_key(self.url, told["fingerprint"], asked, text)] = json.dumps(rows)
-        return Hits((list(found[text]) for text in texts), missing)
+        missing: dict[tuple[str, str], None] = {}
+        size, changes = max(1, MAX_HITS // max(1, k)), 0
+        while absent := [text for text in dict.fromkeys(texts) if text not in found]:
+            told = self._call("POST", "/search", {"queries": absent[:size], **asked})
+            if told["fingerprint"] != fingerprint:  # a new version: what an old one said does not mix with it
+                fingerprint, changes = told["fingerprint"], changes + 1
+                found, missing = {}, {}
+                if changes > self.attempts:
+                    raise StoreError(f"{self.url}/search: expected one version, found {changes + 1} in one search")
+            self._saw(fingerprint)
+            absences = [(str(name), str(reason)) for name, reason in told.get("missing", ())]
+            missing.update(dict.fromkeys(absences))
+            for text, rows in zip(absent[:size], told["hits"], strict=True):
+                found[text] = [_hit(row) for row in rows]
+                if not absences:
+                    with self._lock:
+                        self._cache[_key(self.url, fingerprint, asked, text)] = json.dumps(rows)
+        return Hits((list(found[text]) for text in texts), tuple(missing))
 
     def _cached(self, texts: Sequence[str], asked: dict[str, Any], fingerprint: str) -> dict[str, list[Hit]]:
         found = {}
@@ -166,11 +186,12 @@ class RemoteRetriever:
 
     def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
         """Passages by id, in order; raises ``KeyError`` naming the ids that are not there."""
-        if not passage_ids:
-            return []
-        told = self._call("POST", "/fetch", {"ids": list(passage_ids)})
-        self._saw(told["fingerprint"])
-        return [Passage(**passage) for passage in told["passages"]]
+        found: list[Passage] = []
+        for start in range(0, len(passage_ids), MAX_IDS):
+            told = self._call("POST", "/fetch", {"ids": list(passage_ids[start : start + MAX_IDS])})
+            self._saw(told["fingerprint"])
+            found += [Passage(**passage) for passage in told["passages"]]
+        return found
 
     def document(self, doc_id: str) -> Document:
         """A whole document by id; raises ``KeyError``."""
@@ -188,6 +209,7 @@ class RemoteRetriever:
         self._fingerprint, self._seen_s = fingerprint, time.monotonic()
 
     def _http(self) -> httpx.Client:
+        """Proxies of the environment are not used for this machine."""
         import httpx
 
         with self._lock:
@@ -195,7 +217,10 @@ class RemoteRetriever:
                 headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
                 secure = self.url.startswith("https:")  # without it no certificates are read, which takes a while
                 limits = httpx.Limits(max_connections=64)
-                self._client = httpx.Client(base_url=self.url, headers=headers, limits=limits, verify=secure)
+                self._client = httpx.Client(
+                    base_url=self.url, headers=headers, limits=limits, verify=secure,
+                    trust_env=not is_local(self.url),
+                )  # fmt: skip
             return self._client
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
@@ -217,31 +242,44 @@ class RemoteRetriever:
                 reraise=True,
             ):
                 with attempt:
-                    return self._once(method, path, body, max(0.001, ends - time.monotonic()))
+                    return self._once(method, path, body, ends)
         except _TransientError as error:
             raise StoreError(f"{self.url}{path}: not answered in {self.timeout_s:g} s: {error}") from error
         raise AssertionError("unreachable")
 
-    def _once(self, method: str, path: str, body: Any, left_s: float) -> Any:
+    def _once(self, method: str, path: str, body: Any, ends: float) -> Any:
         import httpx
 
+        content = bytearray()
         try:
-            reply = self._http().request(method, path, json=body, timeout=left_s)
+            left_s = max(0.001, ends - time.monotonic())
+            with self._http().stream(method, path, json=body, timeout=left_s) as reply:
+                for chunk in reply.iter_bytes():
+                    content += chunk
+                    if len(content) > MAX_REPLY_BYTES:
+                        raise StoreError(f"{self.url}{path}: expected at most {MAX_REPLY_BYTES:,} bytes, found more")
+                    if time.monotonic() > ends:
+                        raise _TransientError(f"the reply had not ended after {len(content):,} bytes")
         except httpx.TransportError as error:
             raise _TransientError(f"{type(error).__name__}: {error}") from error
-        if reply.status_code in TRANSIENT:
-            raise _TransientError(f"HTTP {reply.status_code}: {_said(reply)}", _after_s(reply))
-        if reply.status_code == 404:
-            raise KeyError(_said(reply))
-        if reply.status_code == 400:
-            kind = ConfigError if '"kind":"ConfigError"' in reply.text else InputError
-            raise kind(_said(reply))
+        except httpx.DecodingError as error:
+            raise StoreError(f"{self.url}{path}: expected a reply that can be unpacked, found: {error}") from error
         if reply.status_code != 200:
-            raise StoreError(f"{self.url}{path}: expected HTTP 200, found {reply.status_code}: {_said(reply)}")
+            raise self._refusal(path, reply, content)
         try:
-            return reply.json()
-        except ValueError as error:
-            raise StoreError(f"{self.url}{path}: expected JSON, found {reply.text[:80]!r}") from error
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self.url}{path}: expected JSON, found {_start(content)[:80]!r}") from error
+
+    def _refusal(self, path: str, reply: httpx.Response, content: bytearray) -> Exception:
+        said = _said(content)
+        if reply.status_code in TRANSIENT:
+            return _TransientError(f"HTTP {reply.status_code}: {said}", _after_s(reply))
+        if reply.status_code == 404:
+            return KeyError(said)
+        if reply.status_code == 400:
+            return (ConfigError if b'"kind":"ConfigError"' in content else InputError)(said)
+        return StoreError(f"{self.url}{path}: expected HTTP 200, found {reply.status_code}: {said}")
 
 
 def disk_cache(folder: str | Path, max_bytes: int = 2**30) -> MutableMapping[str, str]:
@@ -273,11 +311,15 @@ def _plain(condition: Any) -> Any:
     return list(condition)
 
 
-def _said(reply: httpx.Response) -> str:
+def _start(content: bytearray) -> str:
+    return content[:1000].decode("utf-8", "replace")
+
+
+def _said(content: bytearray) -> str:
     try:
-        return str(reply.json()["error"])[:500]
-    except (ValueError, KeyError, TypeError):
-        return reply.text[:200]
+        return str(json.loads(content)["error"])[:500]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _start(content)[:200]
 
 
 def _after_s(reply: httpx.Response) -> float:

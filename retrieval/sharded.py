@@ -128,14 +128,16 @@ class Sharded:
         kinds: tuple[Mode, ...] = ("bm25", "dense") if chosen == "hybrid" else (chosen,)
         depth = max(k, FUSION_DEPTH) if chosen == "hybrid" else k
 
-        def ask(shard: Shard) -> tuple[list[list[list[Hit]]], float | None]:
+        def ask(shard: Shard) -> tuple[list[list[list[Hit]]], str, float | None]:
             found = [shard.search(queries, depth, where, kind) for kind in kinds]
-            return found, shard.dense_weight if chosen == "hybrid" else None
+            return found, shard.fingerprint, shard.dense_weight if chosen == "hybrid" else None
 
         answered, missing = self._ask(ask)
         if not answered:
             raise StoreError(f"no shard answered: {_reasons(missing)}")
-        found, weight = {name: told for name, (told, _) in answered.items()}, _common(w for _, w in answered.values())
+        found, weight = {name: told[0] for name, told in answered.items()}, _common(w for *_, w in answered.values())
+        if any(name in self._known and self._known[name][0] != told[1] for name, told in answered.items()):
+            self._known_s = -FRESH_S  # a new version has answered: it is looked for at once
         for name, rankings in found.items():  # a shard may itself be missing parts
             for ranking in rankings:
                 missing += [(f"{name}/{part}", reason) for part, reason in getattr(ranking, "missing", ())]

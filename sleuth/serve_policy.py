@@ -38,9 +38,11 @@ KEY = "SLEUTH_SERVE_KEY"
 """Environment variable with the key that clients must send."""
 MAX_BODY_BYTES = 4 * 2**20
 MAX_WAITING = 256
-"""Requests in flight; one more is told to come back."""
+"""Requests in flight; one more is told to come back. One counts when it has been read."""
+BODY_S = 10.0
+"""From the head of a request to the end of its body."""
 LOCAL = ("127.0.0.1", "localhost", "::1")
-STATUS = {"too_long": 400, "bad_request": 400, "rate_limit": 429, "timeout": 504}
+STATUS = {"too_long": 400, "bad_request": 400, "slow_request": 408, "rate_limit": 429, "timeout": 504}
 """HTTP status by kind of `PolicyError`; any other kind is 502."""
 ROLES = ("system", "user", "assistant")
 HALF = re.compile("[\ud800-\udfff]")
@@ -129,16 +131,19 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
 
     async def chat(request: Request) -> Response:
         nonlocal waiting
-        if waiting >= MAX_WAITING:
-            return _error(503, "overloaded", f"{MAX_WAITING} requests are in flight", {"retry-after": "1"})
-        waiting += 1
         try:
             body = await _body(request)
             call = read_call(body)
             if not adapters and (named := body.get("model")) not in (None, "", policy.name, ALIAS):
                 said = f"model: expected {policy.name} or {ALIAS}, found {named!r}"
                 return _error(404, "model_not_found", said)
-            completion = await _unless_gone(request, policy.sample(call.messages, call.sampling, call.schema))
+            if waiting >= MAX_WAITING:
+                return _error(503, "overloaded", f"{MAX_WAITING} requests are in flight", {"retry-after": "1"})
+            waiting += 1
+            try:
+                completion = await _unless_gone(request, policy.sample(call.messages, call.sampling, call.schema))
+            finally:
+                waiting -= 1
             return _reply(completion, call, policy.name)
         except PolicyError as error:
             return _error(STATUS.get(error.kind, 502), error.kind, str(error))
@@ -146,14 +151,14 @@ def make_app(policy: Policy, key: str = "", adapters: bool = False) -> Guard:
             return _error(500 if isinstance(error, ModelError) else 400, "bad_request", str(error))
         except Exception:
             return _failed("a completion")
-        finally:
-            waiting -= 1
 
     async def load_adapter(request: Request) -> Response:
         try:
             name, folder = read_adapter(await _body(request))
             await asyncio.to_thread(cast(Any, policy).adopt, folder, name)
             return JSONResponse(f"Success: LoRA adapter '{name}' added successfully.")
+        except PolicyError as error:
+            return _error(STATUS.get(error.kind, 502), error.kind, str(error))
         except SleuthError as error:
             return _error(400, "bad_request", str(error))
         except Exception:
@@ -265,10 +270,15 @@ def _number(data: Mapping[str, Any], field: str, default: float, low: float, hig
 
 async def _body(request: Request) -> Any:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ConfigError(f"the request has more than {MAX_BODY_BYTES} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise ConfigError(f"the request has more than {MAX_BODY_BYTES} bytes")
+    except TimeoutError as error:
+        said = f"expected the whole request within {BODY_S:g} s, found {len(body):,} bytes of its body"
+        raise PolicyError("slow_request", said) from error
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

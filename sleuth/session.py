@@ -50,8 +50,10 @@ class Session:
 
     def context(self) -> Context:
         """What each run is handed."""
-        tools: dict[str, Tool] = {"search": search_tool(self.store)} if self.strategy.retrieve else {}
         fingerprint = self.store.fingerprint
+        tools: dict[str, Tool] = {}
+        if self.strategy.retrieve:
+            tools["search"] = search_tool(self.store, fingerprint=fingerprint)
         return Context(self.policy, self.strategy, tools, fingerprint, self.budget, self.sampling, self.seed)
 
     async def ask(
@@ -94,9 +96,14 @@ class Session:
             await close()
 
     def urls(self, episode: Episode) -> dict[str, str]:
-        """Addresses of the documents that the episode's answer cites, by document id."""
+        """Addresses of the documents that the episode's answer cites, by document id; one that has left the store since
+        has none."""
         if episode.answer is None:
             return {}
         cited = {c.passage_id for s in episode.answer.sentences for c in s.citations}
         ids = {p.doc_id for p in episode.passages().values() if p.id in cited}
-        return {i: url for i in sorted(ids) if (url := self.store.document(i).url)}
+        found: dict[str, str] = {}
+        for doc_id in sorted(ids):
+            with contextlib.suppress(KeyError):
+                found[doc_id] = self.store.document(doc_id).url
+        return {doc_id: url for doc_id, url in found.items() if url}

@@ -23,7 +23,10 @@ SHOWN_HITS = 4
 LABEL = 8
 """Columns of the word that opens a line."""
 HOLDS, FAILS, UNCHECKED = ("✓", "green"), ("✗", "red"), ("•", "dim")
-STRAY = ("~", "yellow")
+STRAY, OTHER = ("~", "yellow"), ("•", "yellow")
+SAID = {STRAY: "stands there, but says nothing of question or answer",
+        OTHER: "of another version than the store is at now"}  # fmt: skip
+"""What a mark needs said beside it."""
 
 
 class Live:
@@ -75,7 +78,8 @@ def _short(text: str, limit: int = SNIPPET_CHARS) -> str:
 def answer(
     episode: Episode, urls: Mapping[str, str] | None = None, checks: Iterable[Check] | None = None
 ) -> RenderableType:
-    """The answer with its citations: ✓ for one that ``checks`` found to hold, ✗ for one that does not, • unchecked.
+    """The answer with its citations: ✓ for one that ``checks`` found to hold, ✗ for one that does not, • unchecked or
+    of another version than the store's.
 
     ~ stands where it says too, but shares no word with the question or the answer.
     ``urls`` maps document ids to addresses; ``checks`` come from `cite.verify` against a store.
@@ -95,6 +99,8 @@ def answer(
 
 
 def _mark(check: Check) -> tuple[str, str]:
+    if not check.same_store:
+        return OTHER
     if not check.holds:
         return FAILS
     return HOLDS if check.on_topic else STRAY
@@ -114,8 +120,8 @@ def _citations(
             url = urls.get(passage.doc_id, "") if passage else ""
             quote = " ".join(plain(citation.quote).split())
             mark = marks.get(citation, UNCHECKED)
-            stray = ("  stands there, but says nothing of question or answer", "yellow") if mark == STRAY else ""
-            yield Text.assemble("  ", mark, f" “{quote}” ", (f"— {title}", "italic"), stray)
+            said = (f"  {SAID[mark]}", "yellow") if mark in SAID else ""
+            yield Text.assemble("  ", mark, f" “{quote}” ", (f"— {title}", "italic"), said)
             if url:
                 yield Text(f"    {plain(url)}", "dim")
         if sentence.citations and not sentence.supported:

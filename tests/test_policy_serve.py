@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -223,6 +226,38 @@ def real_server(tmp_path: Path) -> Iterator[Callable[[Policy], str]]:
     for server, thread in servers:
         server.should_exit = True
         thread.join()
+
+
+def test_requests_that_never_end_keep_nobody_out(
+    real_server: Callable[[Policy], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sleuth.serve_policy.MAX_WAITING", 1)
+    monkeypatch.setattr("sleuth.serve_policy.BODY_S", 1.0)
+    url = real_server(ScriptedPolicy(lambda messages: "fine"))
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 99\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        place = ("127.0.0.1", int(urlsplit(url).port or 0))
+        stalled = [stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(3)]
+        for one in stalled:
+            one.sendall(head + b'{"messages"')
+        time.sleep(0.2)
+        assert httpx.post(f"{url}/chat/completions", json=ASK).status_code == 200
+        for one in stalled:
+            said = b"".join(iter(lambda one=one: one.recv(4096), b""))
+            assert said.startswith(b"HTTP/1.1 408") and b'"slow_request"' in said
+            assert b"expected the whole request within 1 s, found 11 bytes of its body" in said
+
+
+def test_one_more_than_are_taken_on_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sleuth.serve_policy.MAX_WAITING", 1)
+
+    async def run() -> list[httpx.Response]:
+        async with client(ScriptedPolicy(lambda messages: "fine", delay_s=0.3)) as http:
+            asked = await asyncio.gather(*(http.post("/chat/completions", json=ASK) for _ in range(2)))
+            return [*asked, await http.post("/chat/completions", json=ASK)]
+
+    first, second, later = asyncio.run(run())
+    assert sorted((first.status_code, second.status_code)) == [200, 503] and later.status_code == 200
 
 
 def test_the_embedded_policy_over_http(real_server: Callable[[Policy], str], tmp_path: Path) -> None:

@@ -5,34 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import io
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from rich.console import Console
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from sleuth import view
+from sleuth.agents import cite
+from sleuth.agents.strategy import STRATEGIES
 from sleuth.agents.tools import search_tool
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.corpora.records import Document
 from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.records import Hit
-from sleuth.retrieval.remote import RemoteRetriever, disk_cache, open_store
+from sleuth.retrieval.remote import MAX_HITS, MAX_IDS, RemoteRetriever, disk_cache, open_store
 from sleuth.retrieval.route import Routed
 from sleuth.retrieval.sharded import MOST, Hits, Sharded
 from sleuth.retrieval.sources import open_any
 from sleuth.retrieval.store import Datastore
 from sleuth.serving.app import make_app, open_server
 from sleuth.serving.batch import Limits
+from sleuth.session import Session
 from tests.retrieval_stores import HashEmbedder, corpus, use_hash_embedder
+from tests.scripted import ScriptedPolicy
 
 SPEC = BuildSpec(segment_documents=8, max_words=100)
 QUERIES = ["castle siege number", "", "violin"]
@@ -165,6 +173,42 @@ def test_agents_search_through_it(folder: Path, url: str) -> None:
     assert list(asyncio.run(run())) == here.search(["castle siege", "violin"], 3)
 
 
+def test_a_store_that_changes_under_a_run_is_told_and_no_honest_citation_fails(tmp_path: Path) -> None:
+    """Nothing of a second version is cited as the first one's, and what was cited before is not called wrong after."""
+    build(corpus(10), tmp_path / "s", SPEC)
+    quote, changes = "The castle siege number 1 stands in town1.", [lambda: None]
+
+    def reply(messages: Any) -> dict[str, Any]:
+        changes.pop()() if changes else None
+        return {"quote": quote, "quotes": [quote], "answer": "town1"}
+
+    with serving(make_app(open_server(tmp_path / "s", reload_s=0.02))) as url:
+
+        def deleted(doc_id: str) -> None:
+            grow.delete(tmp_path / "s", [doc_id])
+            newest = Datastore.open(tmp_path / "s").fingerprint
+            while RemoteRetriever(url).fingerprint != newest:
+                time.sleep(0.01)
+
+        asked = "Where does the castle siege number 1 stand?"
+        remote = RemoteRetriever(url, fresh_s=0)
+        session = Session(remote, ScriptedPolicy(reply), STRATEGIES["iter-retgen"])
+        episode = asyncio.run(session.ask(asked))
+        assert episode.stop == "answered" and all(check.holds for check in cite.verify(episode, remote))
+        first = remote.fingerprint
+        changes.append(lambda: deleted("d002"))
+        late = asyncio.run(session.ask(asked))
+        assert late.stop == "error" and late.fingerprint == first and len(late.steps) == 2
+        told = f"StoreError: the store changed from version {first[:12]} to {remote.fingerprint[:12]} during the run"
+        assert told in late.error
+        assert session.urls(late) == {"d001": "https://example.org/1"}
+        deleted("d001")
+        assert session.urls(late) == session.urls(episode) == {}
+        out = io.StringIO()
+        Console(file=out, width=200).print(view.answer(late, checks=cite.verify(late, remote)))
+    assert "of another version than the store is at now" in out.getvalue() and "✗" not in out.getvalue()
+
+
 def test_an_address_stands_where_a_folder_does(folder: Path, url: str) -> None:
     assert open_store(Path(url)).fingerprint == open_store(folder / "whole").fingerprint  # a path drops a slash
     with pytest.raises(StoreError, match="no datastore here"):
@@ -196,8 +240,44 @@ def test_transient_failures_are_tried_again_and_others_are_not() -> None:
     assert len(asked) == 3
 
 
+def test_a_reply_that_trickles_swells_or_cannot_be_unpacked_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def drops() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 50
+            await asyncio.sleep(0.05)
+
+    app, _ = scripted(lambda: StreamingResponse(drops()))
+    started = time.monotonic()
+    with serving(app) as address, pytest.raises(StoreError, match=r"in 0\.5 s: the reply had not ended after \d"):
+        RemoteRetriever(address, timeout_s=0.5).search(["x"], 1)
+    assert time.monotonic() - started < 3
+    app, asked = scripted(lambda: PlainTextResponse("no gzip", headers={"content-encoding": "gzip"}))
+    with serving(app) as address, pytest.raises(StoreError, match="expected a reply that can be unpacked, found"):
+        RemoteRetriever(address).search(["x"], 1)
+    assert len(asked) == 1
+    monkeypatch.setattr("sleuth.retrieval.remote.MAX_REPLY_BYTES", 1_000)
+    app, asked = scripted(lambda: PlainTextResponse("x" * 1_001))
+    with serving(app) as address, pytest.raises(StoreError, match="/search: expected at most 1,000 bytes, found more"):
+        RemoteRetriever(address).search(["x"], 1)
+    assert len(asked) == 1
+
+
+def test_no_proxy_hears_what_is_asked_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    app, asked = scripted(found())
+    with serving(app) as address:
+        for name in (address, address.replace("127.0.0.1", "localhost")):
+            RemoteRetriever(name, timeout_s=2).search(["x"], 1)
+        assert len(asked) == 2
+    with pytest.raises(StoreError, match="ConnectError"):  # the proxy's, which every other address has
+        RemoteRetriever("http://store.example", timeout_s=0.2).search(["x"], 1)
+
+
 def test_answers_are_cached_under_the_version_they_came_from(tmp_path: Path) -> None:
-    app, asked = scripted(found(1.0), found(1.0, number=2), found(2.0, "f2"), found(2.0, "f2", 3))
+    app, asked = scripted(found(1.0), found(1.0, number=2), found(2.0, "f2"), found(2.0, "f2", 2))
     with serving(app) as address:
         remote = RemoteRetriever(address, cache=disk_cache(tmp_path / "cache"), fresh_s=60)
         remote.search(["a"], 1)
@@ -210,6 +290,22 @@ def test_answers_are_cached_under_the_version_they_came_from(tmp_path: Path) -> 
         assert len(asked) == 2  # from disk, by another client
         mixed = again.search(["a", "b", "d"], 1)  # the server has moved on: nothing of the old version is mixed in
         assert len(asked) == 4 and [rows[0].score for rows in mixed] == [2.0] * 3 and again.fingerprint == "f2"
+
+
+def test_many_queries_and_ids_are_asked_in_requests_that_a_server_takes(folder: Path, url: str) -> None:
+    here, there = Datastore.open(folder / "whole"), RemoteRetriever(url)
+    queries = [f"castle siege number {n}" for n in range(MAX_HITS // 1000 + 3)]
+    assert there.search(queries, 1000, mode="bm25") == here.search(queries, 1000, mode="bm25")
+    assert there.fetch(["d001", "d002"] * MAX_IDS) == here.fetch(["d001", "d002"] * MAX_IDS)
+    numbers = itertools.count()
+
+    def restless() -> Response:
+        return found(fingerprint=f"g{next(numbers)}")()
+
+    app, asked = scripted(restless)
+    with serving(app) as address, pytest.raises(StoreError, match="expected one version, found 4 in one search"):
+        RemoteRetriever(address, attempts=2).search(["a", "b"], MAX_HITS)
+    assert len(asked) == 3
 
 
 def test_a_foreign_cache_is_not_unpickled(tmp_path: Path) -> None:
@@ -302,6 +398,32 @@ def test_hybrid_search_of_shards_fuses_as_their_stores_do(
     mixed = Sharded({"here": store, "other": other})
     assert mixed.dense_weight is None
     assert 1 / 61 < mixed.search(QUERIES, 1)[0][0].score <= 2 / 61  # by reciprocal rank
+
+
+def test_a_new_version_of_a_shard_is_known_as_soon_as_it_has_answered(folder: Path) -> None:
+    """Its hits would else be cited, for some seconds, under the fingerprint of the version before."""
+    shard: Any = Versioned(Datastore.open(folder / "left"))
+    sharded = Sharded({"left": shard})
+    before = sharded.fingerprint
+    shard.fingerprint = "second"
+    assert sharded.fingerprint == before  # at most some seconds old
+    sharded.search(["castle"], 1, mode="bm25")
+    assert sharded.fingerprint != before
+
+
+@dataclasses.dataclass
+class Versioned:
+    """A shard whose version is set by hand."""
+
+    store: Datastore
+    fingerprint: str = "first"
+    dense_weight: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def search(self, *arguments: Any) -> Any:
+        return self.store.search(*arguments)
 
 
 def test_a_late_or_dead_shard_is_named_and_the_rest_answer(folder: Path) -> None:

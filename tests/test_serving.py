@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sleuth import serve_policy
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
 from sleuth.retrieval import grow
 from sleuth.retrieval.build import BuildSpec, build
@@ -27,6 +28,7 @@ from sleuth.serving.app import MAX_BODY_BYTES, Server, make_app, open_server
 from sleuth.serving.batch import Batcher, Limits, OverloadedError
 from sleuth.serving.live import Live
 from tests.retrieval_stores import corpus, use_hash_embedder
+from tests.scripted import ScriptedPolicy
 
 SPEC = BuildSpec(segment_documents=8, max_words=100)
 QUERY = "castle siege number"
@@ -152,7 +154,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("/search", b"[" * 100_000, "expected JSON"),
     ("/search", b" " * (MAX_BODY_BYTES + 1), "expected at most 4,194,304 bytes, found more"),
     ("/retrieve", {"queries": ["x"], "topk": -1}, "topk: expected an integer from 1 to 1000, found -1"),
+    ("/retrieve", {"queries": ["x"] * 101, "topk": 200}, "queries times topk of at most 20,000, found 101 times 200"),
+    ("/search", {"queries": ["x"] * 1024, "k": 1000}, "queries times k of at most 20,000, found 1,024 times 1,000"),
     ("/fetch", {"ids": "d001"}, "ids: expected a list"),
+    ("/fetch", {"ids": ["d001"] * 1001}, "ids: expected at most 1,000 in a request, found 1,001"),
+    ("/fetch", {"ids": ["x" * 10_001]}, "ids[0]: expected at most 10,000 characters, found 10,001"),
 ]
 
 
@@ -223,6 +229,36 @@ def test_who_is_let_in(folder: Path) -> None:
     with running(open_server(folder)) as url:
         assert httpx.get(f"{url}/search?q=x", headers={"host": "evil.example"}).status_code == 403
         assert httpx.get(f"{url}/search?q=x", headers={"origin": "https://evil.example"}).status_code == 403
+
+
+OPEN: frozenset[str] = frozenset()
+"""Routes that answer without the key: none. What /health, /ready and /metrics tell of a store is not for everybody."""
+
+
+@pytest.mark.parametrize("door", ["serve", "serve-policy"])
+def test_no_route_answers_without_the_key(folder: Path, door: str) -> None:
+    def app_of(key: str) -> Any:
+        if door == "serve":
+            return make_app(open_server(folder), key)
+        return serve_policy.make_app(ScriptedPolicy(lambda messages: "fine"), key, adapters=True)
+
+    async def statuses(app: Any, **headers: str) -> dict[tuple[str, str], int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as http:
+            return {
+                (method, route.path): (await http.request(method, route.path, content=b"")).status_code
+                for route in app.app.routes
+                for method in route.methods
+            }
+
+    keyed, keyless = app_of("right"), app_of("")
+    routes = {route.path for route in keyed.app.routes}
+    assert {"/search", "/fetch", "/metrics"} < routes or {"/v1/chat/completions", "/v1/load_lora_adapter"} < routes
+    for refused in ({}, {"authorization": "Bearer wrong"}, {"authorization": "right"}, {"authorization": "Bearer "}):
+        for (method, path), status in asyncio.run(statuses(keyed, **refused)).items():
+            assert (status == 401) is (path not in OPEN), (method, path, refused)
+    for (method, path), status in asyncio.run(statuses(keyless, host="far.example")).items():
+        assert status == 403, (method, path)
 
 
 def test_open_addresses_need_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

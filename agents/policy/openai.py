@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
-import ipaddress
 import itertools
 import json
 import math
@@ -23,6 +22,7 @@ from urllib.parse import urlsplit
 
 from sleuth.agents.policy.constrain import Mode, strip_extensions
 from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, Sampling
+from sleuth.retrieval.remote import is_local
 
 if TYPE_CHECKING:
     import httpx
@@ -73,7 +73,7 @@ class OpenAIPolicy:
         parts = urlsplit(self.url)
         self.where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         """The address without credentials, for messages."""
-        self._local = _is_local(parts.hostname or "")
+        self._local = is_local(self.url)
         self._key = os.environ.get(KEYS[0], "")
         if not self._key and f"{parts.scheme}://{parts.hostname}" == OPENAI:
             self._key = os.environ.get(KEYS[1], "")
@@ -277,10 +277,3 @@ def _retry_after(value: str) -> float:
         with contextlib.suppress(ValueError, OverflowError):  # a date of no calendar
             return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else 0.0
         return 0.0
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -175,19 +175,19 @@ async def _searxng(server: Server, batcher: Batcher[Ask, Answer], request: Reque
 async def _fetch(server: Server, batcher: Batcher[Ask, Answer], request: Request) -> Response:
     ids, store = shapes.read_ids(await _body(request)), server.live.store
     passages, fingerprint = await asyncio.to_thread(lambda: (store.fetch(ids), store.fingerprint))
-    return _json({"fingerprint": fingerprint, "passages": [asdict(passage) for passage in passages]})
+    return _json({"fingerprint": fingerprint, "passages": passages})
 
 
 async def _passage(server: Server, batcher: Batcher[Ask, Answer], request: Request) -> Response:
     store, wanted = server.live.store, request.path_params["id"]
     passages, fingerprint = await asyncio.to_thread(lambda: (store.fetch([wanted]), store.fingerprint))
-    return _json({"fingerprint": fingerprint, "passage": asdict(passages[0])})
+    return _json({"fingerprint": fingerprint, "passage": passages[0]})
 
 
 async def _document(server: Server, batcher: Batcher[Ask, Answer], request: Request) -> Response:
     store, wanted = server.live.store, request.path_params["id"]
     document, fingerprint = await asyncio.to_thread(lambda: (store.document(wanted), store.fingerprint))
-    return _json({"fingerprint": fingerprint, "document": asdict(document)})
+    return _json({"fingerprint": fingerprint, "document": document})
 
 
 async def _health(server: Server, batcher: Batcher[Ask, Answer], request: Request) -> Response:

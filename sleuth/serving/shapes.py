@@ -14,11 +14,13 @@ from urllib.parse import quote
 
 from sleuth.corpora.errors import InputError
 from sleuth.retrieval.records import Hit
+from sleuth.retrieval.remote import MAX_HITS, MAX_IDS
 from sleuth.retrieval.static import QUERY_CHARS
 from sleuth.retrieval.store import Mode
 from sleuth.serving.live import Answer, Ask
 
 MAX_K = 1000
+ID_CHARS = 10_000
 PAGE = 10
 """Results of one page in the SearXNG shape."""
 FIELDS = ("queries", "k", "where", "mode")
@@ -42,7 +44,7 @@ def read_search(data: Any, mode: Mode) -> Request:
     if where is not None and not isinstance(where, dict):
         raise InputError(f"where: expected an object of fields and conditions, found {type(where).__name__}")
     key = json.dumps(where, sort_keys=True) if where else ""
-    return Request(_queries(given.get("queries")), Ask(_k(given.get("k", 5), "k"), asked, key))
+    return _request(given.get("queries"), Ask(_k(given.get("k", 5), "k"), asked, key), "k")
 
 
 def write_search(answer: Answer) -> dict[str, Any]:
@@ -56,9 +58,8 @@ def read_retrieve(data: Any, mode: Mode) -> tuple[Request, bool]:
     its server does not know it ignores, and so do we."""
     given = _object(data)
     k = given.get("topk")
-    return Request(_queries(given.get("queries")), Ask(_k(3 if k is None else k, "topk"), mode)), bool(
-        given.get("return_scores", False)
-    )
+    asked = _request(given.get("queries"), Ask(_k(3 if k is None else k, "topk"), mode), "topk")
+    return asked, bool(given.get("return_scores", False))
 
 
 def write_retrieve(answer: Answer, scores: bool) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def read_searxng(query: Mapping[str, str], mode: Mode) -> tuple[Request, int]:
     number = int(page) if page.isdecimal() and len(page) < 10 else 0
     if not 1 <= number <= MAX_K // PAGE:
         raise InputError(f"pageno: expected a number from 1 to {MAX_K // PAGE}, found {page[:40]!r}")
-    return Request(_queries([query.get("q", "")]), Ask(number * PAGE, mode)), (number - 1) * PAGE
+    return _request([query.get("q", "")], Ask(number * PAGE, mode), "pageno"), (number - 1) * PAGE
 
 
 def write_searxng(answer: Answer, query: str, skipped: int, base: str) -> dict[str, Any]:
@@ -108,7 +109,10 @@ def write_searxng(answer: Answer, query: str, skipped: int, base: str) -> dict[s
 
 def read_ids(data: Any) -> tuple[str, ...]:
     """``{"ids": [..]}``."""
-    return _texts(_object(data).get("ids"), "ids", MAX_K * 10)
+    ids = _texts(_object(data).get("ids"), "ids", ID_CHARS)
+    if len(ids) > MAX_IDS:
+        raise InputError(f"ids: expected at most {MAX_IDS:,} in a request, found {len(ids):,}")
+    return ids
 
 
 def _object(data: Any) -> dict[str, Any]:
@@ -123,8 +127,13 @@ def _k(value: Any, name: str) -> int:
     return value
 
 
-def _queries(value: Any) -> tuple[str, ...]:
-    return _texts(value, "queries", QUERY_CHARS)
+def _request(queries: Any, ask: Ask, name: str) -> Request:
+    """``name`` is what the shape calls k."""
+    texts = _texts(queries, "queries", QUERY_CHARS)
+    if len(texts) * ask.k > MAX_HITS:
+        most = f"expected queries times {name} of at most {MAX_HITS:,}"
+        raise InputError(f"queries: {most}, found {len(texts):,} times {ask.k:,}")
+    return Request(texts, ask)
 
 
 def _texts(value: Any, name: str, most: int) -> tuple[str, ...]:
