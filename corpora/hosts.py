@@ -7,6 +7,7 @@ Documents without an address pass a block list and fail an allow list.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -90,3 +91,12 @@ def licences(keep: Sequence[str], field: str = "licence") -> Callable[..., Itera
                 drop(Drop(document.id, "licences", f"licence {stated or 'not stated'}, expected {' or '.join(wanted)}"))
 
     return run
+
+
+def is_local(url: str) -> bool:
+    """Whether an address is this machine's, which no proxy of the environment stands before."""
+    host = host_of(url)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -9,7 +9,6 @@ hits.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleuth.corpora.errors import ConfigError, InputError, StoreError
-from sleuth.corpora.hosts import host_of
+from sleuth.corpora.hosts import is_local
 from sleuth.corpora.records import Document, Passage
 from sleuth.retrieval.records import Filter, Hit, Retriever
 from sleuth.retrieval.sharded import Hits, InMode
@@ -53,15 +52,6 @@ class _TransientError(Exception):
 
 def is_address(spec: str | Path) -> bool:
     return _ADDRESS.fullmatch(str(spec)) is not None
-
-
-def is_local(url: str) -> bool:
-    """Whether an address is this machine's, which no proxy of the environment stands before."""
-    host = host_of(url)
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def open_store(spec: str | Path, device: str = "cpu", wait: bool = True) -> Datastore | RemoteRetriever:

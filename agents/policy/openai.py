@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from sleuth.agents.policy.constrain import Mode, strip_extensions
 from sleuth.agents.records import Completion, JsonSchema, Message, PolicyError, Sampling
-from sleuth.retrieval.remote import is_local
+from sleuth.corpora.hosts import is_local
 
 if TYPE_CHECKING:
     import httpx
