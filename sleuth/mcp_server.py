@@ -103,7 +103,7 @@ def make_server(session: Session, k: int = 10, asks: bool = True, out: str | Pat
         await session.aclose()
 
     server: MCPServer[Any] = MCPServer(
-        "sleuth", title="Sleuth", instructions=INSTRUCTIONS, version=__version__, lifespan=lifespan
+        "sleuth", title="Sleuth", instructions=INSTRUCTIONS, version=__version__, lifespan=lifespan, log_level="WARNING"
     )
 
     def tool(title: str, idempotent: bool = True) -> Callable[[Any], Any]:
