@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleuth.agents import cite
 from sleuth.corpora.errors import ConfigError, InputError, SleuthError
+from sleuth.retrieval.static import QUERY_CHARS
 from sleuth.serve_policy import KEY, Guard
 from sleuth.session import Session
 
@@ -158,6 +159,8 @@ async def _told(work: Awaitable[_T]) -> _T:
 def _search(session: Session, query: str, k: int) -> Results:
     if not query.strip():
         raise InputError("query: expected some words, found none")
+    if len(query) > QUERY_CHARS:
+        raise InputError(f"query: expected at most {QUERY_CHARS:,} characters, found {len(query):,}")
     return Results([
         Found(hit.passage.id, hit.passage.title or hit.passage.doc_id, hit.url, _start(hit.passage.text))
         for hit in session.store.search([query], k)[0]

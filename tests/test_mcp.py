@@ -101,6 +101,7 @@ def test_the_agent_answers_with_checked_quotes(store: Path, tmp_path: Path) -> N
     ("name", "given", "words"),
     [
         ("search", {"query": "  "}, "query: expected some words, found none"),
+        ("search", {"query": "x" * 100_000}, "query: expected at most 10,000 characters, found 100,000"),
         ("search", {}, "query"),
         ("fetch", {"id": "nowhere#0"}, "expected one that search gave, found 'nowhere#0'"),
         ("ask", {"question": ""}, "question"),
