@@ -1,24 +1,41 @@
 """A reranker reads the first hits again, more closely, and puts them in a new order; it wraps any retriever.
 
-What scores is a value: a cross-encoder of sentence-transformers, or any function of a query and its passages (a policy
-with a rubric, say). Time and tokens are bounded: what the budget does not reach keeps its place behind what it does.
+What scores is a value: a cross-encoder (`CrossEncoder`: a model of sentence-transformers, or a small adapter over one),
+or any function of a query and its passages (a policy with a rubric, say). Time and tokens are bounded: what the budget
+does not reach keeps its place behind what it does.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import json
+import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.corpora.records import Passage
+from sleuth.retrieval.embed import _minilm_folder, _revision
 from sleuth.retrieval.records import Filter, Hit, Retriever
 from sleuth.retrieval.sharded import Hits
 
 Scorer: TypeAlias = "Callable[[str, Sequence[Passage]], Sequence[float]]"
 """``scorer(query, passages)`` gives a number a passage, higher is better; called with a batch at a time."""
+SHIPPED = Path(__file__).parent / "rerankers" / "shipped"
+"""The adapter that ``shipped`` names: over the embedded MiniLM, trained to find the passages of a chain."""
+DEPTH = 20
+"""Hits of a search that a strategy with ``rerank`` has read again."""
+MAX_TOKENS = 256
+"""Of a query and a passage together, as an adapter is trained; what is longer is cut at the end of the longer one."""
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""The files of a PEFT adapter."""
 CHARS_PER_TOKEN = 4
 """For budgets; a scorer that knows better cuts for itself."""
 
@@ -97,31 +114,173 @@ class Reranked:
         return numbers
 
 
+def pair_text(passage: Passage) -> str:
+    """A passage as a cross-encoder reads it beside a query, and as one is trained to: ``title. text``, one line."""
+    return f"{passage.title}. {passage.text}" if passage.title else passage.text
+
+
+@functools.cache
+def reranker(spec: str = "shipped", device: str = "cpu") -> CrossEncoder:
+    """The cross-encoder that ``spec`` names, one in the process; nothing is read or loaded before it is asked."""
+    return CrossEncoder(spec, device)
+
+
 @dataclass(slots=True)
 class CrossEncoder:
-    """A cross-encoder of sentence-transformers, by folder or id, as a `Scorer`; loaded at the first query."""
+    """A `Scorer`: a cross-encoder of sentence-transformers, loaded when first asked; for any number of threads.
+
+    Scores are float32: in bfloat16 neighbours change places. A folder asks no network.
+    """
 
     spec: str
+    """``shipped``, a folder with a model or with a LoRA adapter of PEFT, or the id of a model on the hub."""
     device: str = "cpu"
+    batch: int = 8
+    """Pairs read together, those of about one length: little is padded, and a score depends on the others by rounding
+    alone."""
     _loaded: Any = field(default=None, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __call__(self, query: str, passages: Sequence[Passage]) -> list[float]:
-        pairs = [(query, f"{p.title}\n{p.text}" if p.title else p.text) for p in passages]
-        found = self._model().predict(pairs, batch_size=len(pairs), show_progress_bar=False)
+        if not passages:
+            return []
+        pairs = [(query, pair_text(passage)) for passage in passages]
+        with self._lock:
+            found = self._model().predict(pairs, batch_size=self.batch, show_progress_bar=False)
         if found.ndim != 1:
             raise ModelError(
                 f"cross-encoder {self.spec!r}: expected one score a pair, found an output of shape {found.shape}"
             )
         return found.tolist()
 
+    @property
+    def name(self) -> str:
+        """The spec and, of a folder, a hash of its files (``shipped@0123456789abcdef``); reads no weights into a model.
+
+        Raises `ModelError` where ``shipped`` is not there.
+        """
+        folder = self._folder()
+        return self.spec if folder is None else f"{self.spec}@{_revision(folder)}"
+
+    def _folder(self) -> Path | None:
+        """Where the files are; None for an id of the hub."""
+        if self.spec != "shipped":
+            return Path(self.spec) if Path(self.spec).is_dir() else None
+        if not SHIPPED.is_dir():
+            raise ModelError(f"reranker 'shipped': this installation has none, {SHIPPED} is missing; name another")
+        return SHIPPED
+
     def _model(self) -> Any:
         if self._loaded is None:
-            from sentence_transformers import CrossEncoder as Model
-
-            try:
-                self._loaded = Model(
-                    self.spec, device=self.device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-                )
-            except (OSError, ValueError) as error:
-                raise ModelError(f"cross-encoder {self.spec!r} cannot be loaded: {error}") from error
+            folder = self._folder()
+            if folder is None:
+                self._loaded = self._plain(self.spec)
+            elif (folder / ADAPTER[0]).is_file():
+                self._loaded = self._adapted(folder)
+            elif (folder / "config.json").is_file():
+                self._loaded = self._plain(str(folder), local_files_only=True)
+            else:
+                found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+                raise ModelError(f"cross-encoder {folder}: expected config.json or {ADAPTER[0]}, found {found}")
         return self._loaded
+
+    def _plain(self, spec: str, **options: Any) -> Any:
+        """A model as it is."""
+        from safetensors import SafetensorError
+        from sentence_transformers import CrossEncoder as Model
+
+        try:
+            return Model(
+                spec, device=self.device, trust_remote_code=False, model_kwargs={"use_safetensors": True}, **options
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, no model, another head, damage
+            raise ModelError(f"cross-encoder {spec!r} cannot be loaded: {error}") from error
+
+    def _adapted(self, folder: Path) -> Any:
+        """The model of an adapter, with the adapter's weights merged into its own."""
+        import torch
+
+        config, state = read_adapter(folder)
+        named = config.base_model_name_or_path
+        base = str(_minilm_folder()) if named == "minilm" else str(named)
+        here = {"local_files_only": True} if Path(base).is_dir() else {}
+        with _fresh_head():
+            model = self._plain(base, num_labels=1, max_length=MAX_TOKENS, **here)
+        config.base_model_name_or_path = base  # as peft would set it, with a warning
+        with torch.no_grad():
+            _merge(model, config, state, folder)
+        return model.eval()
+
+
+def read_adapter(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Configuration (of peft) and weights of a LoRA adapter; `ModelError` says what is missing or damaged."""
+    from peft import LoraConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name in ADAPTER:
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: not a LoRA adapter, {name} is missing")
+    try:
+        said = json.loads((folder / ADAPTER[0]).read_text(encoding="utf-8"))
+        kind, base = said["peft_type"], said["base_model_name_or_path"]
+        config = LoraConfig.from_pretrained(str(folder))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / ADAPTER[0]}: expected the configuration of an adapter: {error!r}") from error
+    if kind != "LORA" or not isinstance(base, str) or not base:
+        raise ModelError(f"{folder}: expected peft_type LORA over a named model, found {kind!r} over {base!r}")
+    try:
+        return config, load_file(folder / ADAPTER[1])
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{folder / ADAPTER[1]} is damaged: {error}") from error
+
+
+def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None:
+    """Put the adapter into ``model``; every weight must have its place, and a head that the base lacks must be among
+    them: it would be random."""
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    misfit = f"adapter {folder} does not fit {config.base_model_name_or_path}"
+    inner = model.transformers_model
+    head = [name for name, _ in inner.named_parameters() if not name.startswith(f"{inner.base_model_prefix}.")]
+    bare = not any("Classification" in name for name in inner.config.architectures or ())
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            adapted = get_peft_model(inner, config)
+    except ValueError as error:
+        raise ModelError(f"{misfit}: {error}") from error
+    wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    expected = {name: tuple(weight.shape) for name, weight in wanted.items()}
+    found = {name: tuple(weight.shape) for name, weight in state.items()}
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            there, here = (shapes.get(name, "no such weight") for shapes in (found, expected))
+            raise ModelError(f"{misfit}: {name}: expected {here}, found {there}")
+    untrained = [name for name in head if f"base_model.model.{name}" not in found]
+    if bare and untrained:
+        raise ModelError(f"adapter {folder}: expected its head {', '.join(untrained)} in modules_to_save, found none")
+    set_peft_model_state_dict(adapted, state)
+    adapted.merge_and_unload()
+
+
+@contextlib.contextmanager
+def _fresh_head() -> Iterator[None]:
+    """What is said of a base without a head is left out: the adapter brings one, or is refused."""
+    from transformers.utils import logging as transformers_logging
+
+    def kept(record: logging.LogRecord) -> bool:
+        return " LOAD REPORT" not in record.getMessage() and "Converting SentenceTransformer" not in record.getMessage()
+
+    loggers = [logging.getLogger(name) for name in ("transformers.modeling_utils", "sentence_transformers.base.model")]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.addFilter(kept)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(kept)
+        if bars:
+            transformers_logging.enable_progress_bar()

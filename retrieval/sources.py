@@ -24,7 +24,7 @@ from sleuth.corpora.files import read_toml
 from sleuth.corpora.records import Document, Passage
 from sleuth.retrieval import derived
 from sleuth.retrieval.records import Filter, Hit, Retriever
-from sleuth.retrieval.rerank import CrossEncoder, Reranked, Scorer
+from sleuth.retrieval.rerank import DEPTH, CrossEncoder, Reranked, Scorer
 from sleuth.retrieval.route import Choose, Learned, Probe, Routed, everywhere
 from sleuth.retrieval.rubric import Judge, Rubric
 from sleuth.retrieval.scope import Scoped
@@ -149,7 +149,7 @@ def _source(
         )
         base, searched = _derived(place, kind, table, store)
     if (scorer := _scorer(place, table, device, minds)) is not None:
-        searched = Reranked(searched, scorer, table.get("depth", 20), table.get("seconds"))
+        searched = Reranked(searched, scorer, table.get("depth", DEPTH), table.get("seconds"))
     if table.get("scoped", False):
         searched = Scoped(searched, today)
     about = str(table.get("about", ""))

@@ -20,7 +20,7 @@ import sleuth
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("corpora", "retrieval", "agents", "eval", "training")
-DATA = ("agents/adapters/**/*", "eval/rows/**/*")
+DATA = ("agents/adapters/**/*", "retrieval/rerankers/**/*", "eval/rows/**/*")
 
 
 def expected() -> set[str]:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +20,7 @@ from sleuth.retrieval import rerank
 from sleuth.retrieval.build import BuildSpec, build
 from sleuth.retrieval.fuse import learned_weight, weighted
 from sleuth.retrieval.records import Filter, Hit
-from sleuth.retrieval.rerank import CrossEncoder, Reranked
+from sleuth.retrieval.rerank import CrossEncoder, Reranked, pair_text, reranker
 from sleuth.retrieval.sharded import Hits
 from sleuth.retrieval.store import Datastore
 from tests.retrieval_stores import corpus, use_hash_embedder
@@ -83,20 +88,168 @@ def test_scores_that_are_none_are_refused() -> None:
         CrossEncoder("/no/such/folder")("q", [Passage("a", "a", 0, 1, "", "x")])
 
 
-def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) -> None:
-    import torch
-    from sentence_transformers import CrossEncoder as Model
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+def passage(name: str, title: str, text: str) -> Passage:
+    return Passage(name, name, 0, len(text), title, text)
 
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "mill", "river", "x"]))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "m")
+
+PAIR = [passage("a", "river", "mill x"), passage("b", "", "x x river")]
+SEVERAL = [passage(f"p{n}", "river" if n % 3 else "", "mill x river x " * (n % 5 + 1)) for n in range(20)]
+
+
+def a_model(folder: Path, head: bool = True, hidden: int = 16, labels: int = 1) -> Path:
+    """A random BERT, with the head of a cross-encoder or without, and its tokenizer."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join("[PAD] [UNK] [CLS] [SEP] [MASK] mill river x .".split()))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                        max_position_embeddings=32, num_labels=1)  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(tmp_path / "m")
-    passages = [Passage("a", "a", 0, 1, "river", "mill x"), Passage("b", "b", 0, 1, "", "x x river")]
-    expected = Model(str(tmp_path / "m"), device="cpu").predict([("mill", "river\nmill x"), ("mill", "x x river")])
-    np.testing.assert_allclose(CrossEncoder(str(tmp_path / "m"))("mill", passages), expected, atol=1e-6)
+    config = BertConfig(vocab_size=9, hidden_size=hidden, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=32, max_position_embeddings=256, num_labels=labels,
+                        initializer_range=0.5)  # fmt: skip
+    (BertForSequenceClassification if head else BertModel)(config).save_pretrained(folder)
+    return folder
+
+
+def an_adapter(folder: Path, base: Path, named: str = "", saved: Sequence[str] = ("classifier", "pooler")) -> Any:
+    """A LoRA adapter over the model in ``base``, as peft saves it, and the unmerged model that it was saved from."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from sentence_transformers import CrossEncoder as Model
+
+    model = Model(str(base), device="cpu", num_labels=1, max_length=rerank.MAX_TOKENS, local_files_only=True)
+    config = LoraConfig(r=2, target_modules=["query", "value"], modules_to_save=list(saved))
+    adapted = get_peft_model(model.transformers_model, config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                weight.normal_(0, 0.5)
+    adapted.peft_config["default"].base_model_name_or_path = named or str(base)
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    return model
+
+
+def test_a_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder as Model
+
+    folder = str(a_model(tmp_path / "m"))
+    expected = Model(folder, device="cpu").predict([("mill", "river. mill x"), ("mill", "x x river")])
+    np.testing.assert_allclose(CrossEncoder(folder)("mill", PAIR), expected, atol=1e-6)
+    assert [pair_text(p) for p in PAIR] == ["river. mill x", "x x river"] and CrossEncoder(folder)("mill", []) == []
+
+
+def test_an_adapter_is_merged_with_its_head_and_scores_as_it_was_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unmerged = an_adapter(tmp_path / "a", a_model(tmp_path / "m", head=False))
+    expected = unmerged.predict([("mill", pair_text(p)) for p in SEVERAL])
+    assert np.std(expected) > 0.01
+    caplog.clear()
+    capfd.readouterr()
+    found = CrossEncoder(str(tmp_path / "a"))
+    np.testing.assert_allclose(found("mill", SEVERAL), expected, atol=1e-5)  # a head left random would score otherwise
+    np.testing.assert_allclose([found("mill", [p])[0] for p in SEVERAL], expected, atol=1e-5)  # nor do others decide
+    assert not [name for name, _ in found._model().named_parameters() if "lora" in name or "modules_to_save" in name]
+    assert caplog.messages == [] and capfd.readouterr() == ("", "")  # nothing is said of a head that the adapter brings
+
+
+def test_an_adapter_names_the_embedded_minilm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = a_model(tmp_path / "m", head=False)
+    monkeypatch.setattr(rerank, "_minilm_folder", lambda: base)
+    unmerged = an_adapter(tmp_path / "a", base, named="minilm")
+    expected = unmerged.predict([("mill", pair_text(p)) for p in PAIR])
+    np.testing.assert_allclose(CrossEncoder(str(tmp_path / "a"))("mill", PAIR), expected, atol=1e-5)
+
+
+def test_shipped_is_a_folder_beside_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Path(rerank.__file__).parent / "rerankers" / "shipped" == rerank.SHIPPED
+    monkeypatch.setattr(rerank, "SHIPPED", tmp_path / "a")
+    asked = CrossEncoder("shipped")
+    for use in (lambda: asked.name, lambda: asked("mill", PAIR)):
+        with pytest.raises(ModelError, match=r"reranker 'shipped'.*/a is missing"):
+            use()
+    unmerged = an_adapter(tmp_path / "a", a_model(tmp_path / "m", head=False))
+    np.testing.assert_allclose(asked("mill", PAIR), unmerged.predict([("mill", pair_text(p)) for p in PAIR]), atol=1e-5)
+    assert asked.name.startswith("shipped@") and len(asked.name) == len("shipped@") + 16
+    assert CrossEncoder("some/model").name == "some/model" and reranker("x") is reranker("x")
+
+
+def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    base, other = a_model(tmp_path / "m", head=False), a_model(tmp_path / "other", head=False, hidden=8)
+    an_adapter(tmp_path / "a", base)
+
+    def refused(match: str, folder: Path) -> None:
+        with pytest.raises(ModelError, match=match):
+            CrossEncoder(str(folder))("mill", PAIR)
+
+    def copied(name: str, **changes: Any) -> Path:
+        folder = shutil.copytree(tmp_path / "a", tmp_path / name)
+        said = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**said, **changes}))
+        return folder
+
+    refused(r"adapter .*/wide does not fit .*/other: .*expected \(.*8.*\), found \(.*16.*\)",
+            copied("wide", base_model_name_or_path=str(other)))  # fmt: skip
+    refused(r"does not fit .*/m: .*key.lora_A.weight: expected \(2, 16\), found no such weight",
+            copied("less", target_modules=["query", "value", "key"]))  # fmt: skip
+    refused("does not fit .*/m: .*No modules were targeted", copied("elsewhere", target_modules=["c_attn"]))
+    refused("expected peft_type LORA over a named model, found 'LORA' over None",
+            copied("unnamed", base_model_name_or_path=None))  # fmt: skip
+    three = a_model(tmp_path / "three", labels=3)
+    refused("/three' cannot be loaded", copied("labels", base_model_name_or_path=str(three)))
+    model = shutil.copytree(three, tmp_path / "half") / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:200])
+    refused("/half' cannot be loaded", tmp_path / "half")
+    refused("/gone' cannot be loaded", copied("gone", base_model_name_or_path=str(tmp_path / "m" / "gone")))
+    an_adapter(tmp_path / "headless", base, saved=())
+    refused("headless: expected its head classifier.weight, classifier.bias in modules_to_save", tmp_path / "headless")
+    (copied("lost") / "adapter_model.safetensors").unlink()
+    refused("/lost: not a LoRA adapter, adapter_model.safetensors is missing", tmp_path / "lost")
+    weights = copied("torn") / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    refused("/torn/adapter_model.safetensors is damaged", tmp_path / "torn")
+    (copied("garbled") / "adapter_config.json").write_text("{")
+    refused("garbled/adapter_config.json: expected the configuration of an adapter", tmp_path / "garbled")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("x")
+    refused("/notes: expected config.json or adapter_config.json, found README.md", tmp_path / "notes")
+
+
+def test_an_adapter_over_a_cross_encoder_may_leave_its_head_alone(tmp_path: Path) -> None:
+    unmerged = an_adapter(tmp_path / "a", a_model(tmp_path / "m"), saved=())
+    expected = unmerged.predict([("mill", pair_text(p)) for p in PAIR])
+    np.testing.assert_allclose(CrossEncoder(str(tmp_path / "a"))("mill", PAIR), expected, atol=1e-5)
+
+
+def test_threads_share_one_cross_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = a_model(tmp_path / "m")
+    expected, shared = CrossEncoder(str(folder))("mill", SEVERAL), CrossEncoder(str(folder))
+    plain, loads, inside = CrossEncoder._plain, [], []
+
+    def slowly(self: CrossEncoder, *given: Any, **named: Any) -> Any:
+        loads.append(given)
+        time.sleep(0.2)  # long enough for the other threads to come in
+        model = plain(self, *given, **named)
+        predict = model.predict
+
+        def alone(*given: Any, **named: Any) -> Any:
+            inside.append(1)
+            assert len(inside) == 1
+            time.sleep(0.02)
+            found = predict(*given, **named)
+            inside.pop()
+            return found
+
+        model.predict = alone
+        return model
+
+    monkeypatch.setattr(CrossEncoder, "_plain", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: shared("mill", SEVERAL), range(8)):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(loads) == 1
 
 
 def test_weighted_fusion_puts_scores_on_one_scale_and_learns_its_weight() -> None:
