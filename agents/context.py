@@ -1,17 +1,21 @@
 """A context is what a run is handed: the policy, the tools, the strategy and the limits; it never changes during a run.
 
 A role sees only its context and the trace. Nothing a policy or a passage says can add a tool or raise a limit.
+`equipped` gives it the tools of its strategy over a store.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sleuth.agents.records import Budget, Policy, Sampling, to_json
 from sleuth.agents.strategy import Strategy
-from sleuth.agents.tools import Tool
+from sleuth.agents.tools import Tool, search_tool
+from sleuth.retrieval import rerank
+from sleuth.retrieval.records import Filter, Retriever
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,16 @@ class Context:
     seed: int = 0
     deadline: float | None = None
     """Event-loop time after which nothing more is asked; set by `rollout` from ``budget.seconds``."""
+    reranker: str = "shipped"
+    """What a strategy with ``rerank`` has hits read again by: a spec of `retrieval.rerank.reranker`."""
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration as JSON values: enough to run the episode again."""
+        """The resolved configuration as JSON values: enough to run the episode again.
+
+        Of a strategy that reranks it names the reranker and a hash of its files; raises `ModelError` where there is
+        none.
+        """
+        reranks = self.strategy.retrieve and self.strategy.rerank
         return {
             "strategy": to_json(self.strategy),
             "policy": self.policy.name,
@@ -38,4 +49,18 @@ class Context:
             "sampling": {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p},
             "seed": self.seed,
             "tools": sorted(self.tools),
+            **({"reranker": rerank.reranker(self.reranker).name} if reranks else {}),
         }
+
+
+def equipped(context: Context, store: Retriever, where: Filter | None = None) -> Context:
+    """The context with the tools that its strategy needs over a store; what ``where`` leaves out no query can reach.
+
+    Hits of another version than its fingerprint raise, where it has one (`search_tool`).
+    """
+    if not context.strategy.retrieve:
+        return dataclasses.replace(context, tools={})
+    if context.strategy.rerank:
+        scorer = rerank.reranker(context.reranker)
+        store = rerank.Reranked(store, scorer, max(rerank.DEPTH, context.strategy.k), batch=rerank.DEPTH)
+    return dataclasses.replace(context, tools={"search": search_tool(store, where, context.fingerprint)})

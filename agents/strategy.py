@@ -25,6 +25,8 @@ class Strategy:
     reflect: Literal["none", "goal", "passage"] = "none"
     """``goal``: a reflector reads each search, notes a quote, and says whether the goal is answered. ``passage``: it
     reads the passages of a search one by one, best first, until one answers the goal."""
+    rerank: bool = False
+    """The reranker reads the first hits of each search again before the best k are kept."""
     k: int = 5
     """Passages per search."""
     read: int = 5
@@ -32,7 +34,8 @@ class Strategy:
     turns: int = 1
     """Searches per goal at most."""
     least: int = 1
-    """Searches per goal at least: what a reading answers sooner is noted, and the search goes on with its quote."""
+    """Searches per goal at least: what a reading answers sooner is noted, and the search goes on with its quote.
+    Without a reading as many as ``turns``, each with the passage that stood first in the one before."""
     max_goals: int = 4
     """Steps of a plan at most; what the planner writes beyond is cut and said so in the step."""
 
@@ -48,6 +51,10 @@ STRATEGIES: dict[str, Strategy] = {
     # Retrieval and reading in turn, a fixed number of times (ITER-RETGEN, arXiv 2305.15294): each search asks the
     # question with what the last reading found. Differs: a sentence quoted from a passage stands for generated text.
     "iter-retgen": Strategy("iter-retgen", reflect="goal", turns=2, least=2),
+    # A chain of two passages: the second search asks the question with the first one's best passage, and a trained
+    # cross-encoder orders both (PathRetriever, arXiv 1911.10470; Beam Retrieval, arXiv 2308.08973, with one beam).
+    # Differs: one encoder for both hops, over the hits of a search instead of links or all passages; always two hops.
+    "chain": Strategy("chain", rerank=True, turns=2, least=2, k=5, read=3),
     # One paragraph at a time, as the single-paragraph reader of Min et al. 2019 (arXiv 1906.02900): what a small reader
     # does well. Differs: it stops at the first paragraph that answers, and hands on the sentence of a hop before it.
     "close-reading": Strategy("close-reading", rewrite="further", reflect="passage", k=5, read=2, turns=2),
@@ -70,8 +77,19 @@ def strategy(name: str, /, **changes: Any) -> Strategy:
     made = dataclasses.replace(STRATEGIES[name], **changes)
     if made.least > made.turns:
         raise ConfigError(f"strategy key 'least' must be at most 'turns'; found {made.least} and {made.turns}")
-    if made.least > 1 and made.reflect != "goal":
-        raise ConfigError(f"strategy key 'least' above 1 needs 'reflect' = 'goal'; found {made.reflect!r}")
+    if made.least > 1 and made.reflect == "passage":
+        raise ConfigError("strategy key 'least' above 1 needs 'reflect' = 'goal' or 'none'; found 'passage'")
+    if made.turns > 1 and made.reflect == "none":
+        if made.least != made.turns:
+            raise ConfigError(
+                "strategy key 'least' must equal 'turns' with 'reflect' = 'none', where no reading ends a goal sooner; "
+                f"found {made.least} and {made.turns}"
+            )
+        if made.plan != "none":
+            raise ConfigError(
+                f"strategy key 'plan' = {made.plan!r} with 'turns' above 1 needs a 'reflect' that answers its goals; "
+                "found 'none'"
+            )
     return made
 
 

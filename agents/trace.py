@@ -108,21 +108,36 @@ class Trace:
             if step.role == "rewriter" and step.parsed.get("query"):
                 return str(step.parsed["query"])
         goal = min(self.goal(), len(self.goals()) - 1)
-        return " ".join([self.resolved(goal), *self._lead(goal)])
+        asked, lead = self.resolved(goal), self._lead(goal)
+        return further(asked, *lead) if lead else asked
 
-    def _lead(self, goal: int) -> list[str]:
-        """Title and words of the passage that a further search of a goal starts from; none before the first.
+    def _lead(self, goal: int) -> tuple[Passage, str] | None:
+        """The passage that a further search of a goal starts from, and what was quoted from it; None before the first.
 
         A quote leads that carries its answer, or that stands with none: one beside an answer read elsewhere is mostly
         about something else, and then what stood first is the better start.
         """
         if not self.tried(goal):
-            return []
+            return None
         noted = [note for note in self.notes() if note.goal == goal and note.quote]
         noted = [note for note in noted if note.answer.lower() == UNKNOWN or self.carried(note)]
         if noted:
-            return [self.passages()[noted[-1].passage_id].title, noted[-1].quote]
-        return [text for p in self.latest(1) for text in (p.title, p.text[:LEAD_CHARS])]
+            return self.passages()[noted[-1].passage_id], noted[-1].quote
+        return next(((self.passages()[i], "") for i in self._turns(goal)[-1]), None)
+
+    def _turns(self, goal: int) -> list[list[str]]:
+        """Passage ids of each search of the goal in work; of a goal that nothing was read for, each search's without
+        those that led to it, the first of each before: a search leads on, and what it started from is found already."""
+        own = len(self.tried(goal))
+        found = self.found()[-own:] if own else []
+        if any(note.goal == goal for note in self.notes()):
+            return found
+        led: list[str] = []
+        left = []
+        for ids in found:
+            left.append([i for i in ids if i not in led])
+            led += left[-1][:1]
+        return left
 
     def passages(self) -> dict[str, Passage]:
         return {passage.id: passage for step in self.steps for passage in step.passages}
@@ -158,7 +173,8 @@ class Trace:
 
         First those whose note carries its answer, with ``quoted`` then those with any note, then, where no reading
         followed the last search, what the searches of its goal found, in turns (rank fusion would put what both of two
-        found before the best of either), then by reciprocal rank over all searches.
+        found before the best of either; what a search started from is the one before's), then by reciprocal rank over
+        all searches.
         """
         scores: dict[str, float] = {}
         for ids in self.found():
@@ -166,12 +182,17 @@ class Trace:
                 scores[passage_id] = scores.get(passage_id, 0.0) + 1.0 / (60 + rank)
         noted = [note.passage_id for note in self.notes() if self.carried(note)]
         noted += [note.passage_id for note in self.notes() if quoted and note.quote]
-        own = len(self.tried(self.goal()))
-        unread = self.found()[-own:] if self.steps and self.steps[-1].role == "searcher" else []
+        unread = self._turns(self.goal()) if self.steps and self.steps[-1].role == "searcher" else []
         turns = [i for row in zip_longest(*unread) for i in row if i is not None]
         ranked = sorted(scores, key=lambda i: (-scores[i], i))
         passages = self.passages()
         return [passages[i] for i in dict.fromkeys([*noted, *turns, *ranked])][:k]
+
+
+def further(goal: str, passage: Passage, quote: str = "") -> str:
+    """The query of a further search for a goal, led by a passage: by what was quoted from it, or by its first
+    `LEAD_CHARS` characters. What is trained for such searches asks in these words."""
+    return " ".join([goal, passage.title, quote or passage.text[:LEAD_CHARS]])
 
 
 def ends_goal(step: Step) -> bool:

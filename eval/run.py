@@ -17,18 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from sleuth.agents import episodes
-from sleuth.agents.context import Context
+from sleuth.agents.context import Context, equipped
 from sleuth.agents.records import Budget, Episode, Policy, Sampling
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, Strategy, strategy
-from sleuth.agents.tools import Tool, search_tool
 from sleuth.eval import publish
 from sleuth.eval.benchmarks import benchmark as find
 from sleuth.eval.evaluate import Run, evaluate, rescore, tagged
 from sleuth.eval.load import none_usable, outlook, select
 from sleuth.eval.records import Benchmark, Task
 from sleuth.eval.report import Report
-from sleuth.retrieval.records import Filter, Retriever
+from sleuth.retrieval.records import Retriever
 
 Progress = Callable[[str, int, int], None]
 """Called with the strategy, the tasks done and all tasks."""
@@ -41,6 +40,7 @@ async def run(
     strategies: Sequence[str] = tuple(STRATEGIES),
     policy: str = "embedded",
     adapter: str | None = "first",
+    reranker: str = "shipped",
     data: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -58,7 +58,7 @@ async def run(
     """Reports of a benchmark, one per strategy in the order given.
 
     ``benchmark``: a name, or the path of a question file; ``data``: a folder with ``qa/`` for a name (None: the shipped
-    rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many tasks by ``seed``;
+    rows); ``policy``, ``adapter`` and ``reranker``: as on the command line; ``limit``: draw that many by ``seed``;
     ``repeats``: run every question that often, each time with the next seed (and a ``temperature`` above 0);
     ``reporting``: only the rows kept for reporting; ``command``: what a person typed, for the run card.
     ``store`` may be the address of one that is served, or a sources file. Before the policy is asked ``tell`` gets a
@@ -83,7 +83,7 @@ async def run(
         return await run_strategies(
             chosen, tasks, searched, engine, named, out,
             bad=bad, seeds=range(seed, seed + repeats), budget=budget, sampling=Sampling(temperature=temperature),
-            concurrency=concurrency, resume=resume, command=command, progress=progress,
+            concurrency=concurrency, resume=resume, command=command, progress=progress, reranker=reranker,
         )  # fmt: skip
     finally:
         if hasattr(engine, "aclose"):
@@ -106,11 +106,19 @@ async def run_strategies(
     resume: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    reranker: str = "shipped",
 ) -> list[Report]:
-    """`run` over parts that are open already."""
+    """`run` over parts that are open already; a reranker that is not there raises `ModelError` before all runs."""
     reports: list[Report] = []
+
+    def planned(chosen: Strategy, seed: int = 0) -> Context:
+        limits = (budget or Budget(), sampling or Sampling())
+        return Context(policy, chosen, {}, store.fingerprint, *limits, seed, reranker=reranker)
+
+    for chosen in strategies:
+        planned(chosen).config()
     for chosen, seed in itertools.product(strategies, seeds):
-        context = Context(policy, chosen, {}, store.fingerprint, budget or Budget(), sampling or Sampling(), seed)
+        context = planned(chosen, seed)
         name = chosen.name if len(seeds) == 1 else f"{chosen.name}, seed {seed}"
         path = Path(out) / f"{name.replace(', seed ', '.seed')}.jsonl"
         reports.append(
@@ -136,7 +144,7 @@ async def run_strategies(
 
 def resolved(context: Context, store: Retriever) -> dict[str, Any]:
     """The configuration that all episodes of a run share, as `evaluate` compares it."""
-    return {**_with_tools(context, store, None).config(), "fingerprint": store.fingerprint}
+    return {**equipped(context, store).config(), "fingerprint": store.fingerprint}
 
 
 def rescore_files(
@@ -217,7 +225,7 @@ def runner(context: Context, store: Retriever, out: str | Path | None = None) ->
     async def run(task: Task) -> Episode:
         key = repr(task.where)
         if key not in contexts:  # one tool per filter, so that its queries are searched in one batch
-            contexts[key] = _with_tools(context, store, task.where)
+            contexts[key] = equipped(context, store, task.where)
 
         def keep_cancelled(episode: Episode) -> None:
             if episode.stop == "cancelled" and out is not None:
@@ -226,10 +234,3 @@ def runner(context: Context, store: Retriever, out: str | Path | None = None) ->
         return await rollout(graph, task.question, contexts[key], on_end=keep_cancelled)
 
     return run
-
-
-def _with_tools(context: Context, store: Retriever, where: Filter | None) -> Context:
-    tools: dict[str, Tool] = {}
-    if context.strategy.retrieve:
-        tools["search"] = search_tool(store, where, context.fingerprint)
-    return dataclasses.replace(context, tools=tools)

@@ -7,16 +7,16 @@ writes the episode before it is returned, cancelled runs included.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleuth.agents.context import Context
+from sleuth.agents.context import Context, equipped
 from sleuth.agents.records import Budget, Episode, Policy, Sampling, Step
 from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy
 from sleuth.agents.strategy import strategy as strategy_named
-from sleuth.agents.tools import Tool, search_tool
 from sleuth.corpora.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Session:
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
+    reranker: str = "shipped"
+    """Of a strategy with ``rerank``: ``shipped``, a cross-encoder's folder or id, or the folder of an adapter."""
 
     @classmethod
     def open(
@@ -51,10 +53,8 @@ class Session:
     def context(self) -> Context:
         """What each run is handed."""
         fingerprint = self.store.fingerprint
-        tools: dict[str, Tool] = {}
-        if self.strategy.retrieve:
-            tools["search"] = search_tool(self.store, fingerprint=fingerprint)
-        return Context(self.policy, self.strategy, tools, fingerprint, self.budget, self.sampling, self.seed)
+        plain = Context(self.policy, self.strategy, {}, fingerprint, self.budget, self.sampling, self.seed)
+        return equipped(dataclasses.replace(plain, reranker=self.reranker), self.store)
 
     async def ask(
         self,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sleuth.agents.context import Context
+import pytest
+
+from sleuth.agents.context import Context, equipped
 from sleuth.agents.records import Message
 from sleuth.agents.roles import answerer, planner, reflector, rewriter
 from sleuth.agents.strategy import STRATEGIES
-from sleuth.agents.tools import search_tool
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Filter, Hit
 from tests.scripted import ScriptedPolicy
@@ -69,6 +70,27 @@ def reply(messages: Sequence[Message]) -> Any:
 def context(name: str = "decompose", policy: Any = None, store: Any = None, **changes: Any) -> Context:
     """A context over the film store; ``changes`` are fields of `Context`."""
     store = store or FilmStore()
-    tools = {"search": search_tool(store)}
-    fields = {"policy": policy or ScriptedPolicy(reply), "strategy": STRATEGIES[name], "tools": tools}
-    return Context(**{**fields, "fingerprint": store.fingerprint, **changes})
+    fields = {"policy": policy or ScriptedPolicy(reply), "strategy": STRATEGIES[name]}
+    made = Context(**{**fields, "fingerprint": store.fingerprint, **changes})
+    return made if "tools" in changes else equipped(made, store)
+
+
+class ChainReader:
+    """A reranker that knows the chain: the film for the question, the birth for what the film leads to."""
+
+    name = "shipped@chain"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def __call__(self, query: str, passages: Sequence[Passage]) -> list[float]:
+        self.asked.append((query, [p.id for p in passages]))
+        wanted = ["jaws", "spielberg", "shark"] if FILM in query else ["jaws", "shark", "spielberg"]
+        return [-float(wanted.index(p.id)) if p.id in wanted else -9.0 for p in passages]
+
+
+def use_reranker(monkeypatch: pytest.MonkeyPatch) -> ChainReader:
+    """Whatever is named, this one reads hits again."""
+    reader = ChainReader()
+    monkeypatch.setattr("sleuth.retrieval.rerank.reranker", lambda spec, device="cpu": reader)
+    return reader

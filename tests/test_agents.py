@@ -26,12 +26,12 @@ from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.agents.tools import tool
-from sleuth.agents.trace import UNKNOWN, Trace
+from sleuth.agents.trace import UNKNOWN, Trace, further
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Hit
 from sleuth.retrieval.sharded import Hits
-from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply
+from tests.films import BIRTH, FILM, PASSAGES, QUESTION, FilmStore, context, reply, use_reranker
 from tests.scripted import ScriptedPolicy
 
 
@@ -80,10 +80,14 @@ def test_a_search_notes_what_it_was_not_looked_for_in(tmp_path: Path) -> None:
         ("iterative", ["searcher", "reflector", "answerer"]),
         ("close-reading", ["searcher", "reflector", "answerer"]),
         ("iter-retgen", ["searcher", "reflector", "searcher", "answerer"]),
+        ("chain", ["searcher", "searcher", "answerer"]),
         ("decompose", ["planner", *["searcher", "reflector"] * 2, "searcher", "answerer"]),
     ],
 )
-def test_each_strategy_walks_its_roles_and_answers(name: str, roles: list[str]) -> None:
+def test_each_strategy_walks_its_roles_and_answers(
+    name: str, roles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_reranker(monkeypatch)
     episode = run(name)
     assert [step.role for step in episode.steps] == roles
     assert (episode.stop, episode.error) == ("answered", "")
@@ -157,6 +161,67 @@ def test_a_fixed_number_of_searches_each_with_what_the_last_reading_found() -> N
     assert shown[1:] == [i for i in last if i != note.passage_id]
 
 
+def test_a_chain_searches_twice_without_the_policy_and_reads_both_hops_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Backwards(FilmStore):
+        def _rank(self, query: str) -> list[Hit]:
+            return super()._rank(query)[::-1]
+
+    reader, store, policy = use_reranker(monkeypatch), Backwards(), ScriptedPolicy(reply)
+    episode = run("chain", policy=policy, store=store)
+    film, birth = PASSAGES[:2]
+    second = further(QUESTION, film)
+    assert second == f"{QUESTION} {film.title} {film.text}" and store.batches == [[QUESTION], [second]]
+    assert [query for query, _ in reader.asked] == [QUESTION, second] and len(policy.seen) == 1
+    found = [[hit["passage_id"] for hit in step.calls[0].result] for step in episode.steps[:2]]
+    assert found == [["jaws", "shark", "spielberg"], ["jaws", "spielberg", "shark"]]  # the reranker's order
+    shown = episode.steps[-1].parsed["shown"]
+    assert shown == [film.id, birth.id, "shark"]  # not the film twice, nor its rival between
+    assert episode.config["strategy"]["rerank"] and episode.config["reranker"] == "shipped@chain"
+    assert (episode.stop, episode.spent.searches) == ("answered", 2)
+
+
+def test_a_chain_whose_budget_is_spent_answers_from_its_first_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_reranker(monkeypatch)
+    episode = run("chain", budget=Budget(searches=1))
+    assert [step.role for step in episode.steps] == ["searcher", "answerer"]
+    assert episode.stop == "budget:searches" and episode.answer and episode.answer.text == "Cincinnati, Ohio"
+
+
+def test_a_longer_chain_goes_on_from_what_has_not_led_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_reranker(monkeypatch)
+    store, (film, birth, _) = FilmStore(), PASSAGES
+    episode = run(strategy=strategy("chain", turns=3, least=3), store=store)
+    assert store.batches == [[QUESTION], [further(QUESTION, film)], [further(QUESTION, birth)]]
+    assert [step.role for step in episode.steps] == ["searcher"] * 3 + ["answerer"]
+
+
+def test_only_what_reranks_has_hits_read_again_and_more_than_it_keeps_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Asked(FilmStore):
+        ks: tuple[int, ...] = ()
+
+        def search(self, queries: Any, k: int, where: Any = None) -> Any:
+            self.ks += (k,)
+            return super().search(queries, k, where)
+
+    reader, store = use_reranker(monkeypatch), Asked()
+    assert "reranker" not in run("naive-rag", store=store).config and reader.asked == [] and store.ks == (5,)
+    run(strategy=strategy("naive-rag", rerank=True, k=1), store=store)
+    assert store.ks == (5, 20) and reader.asked == [(QUESTION, ["jaws", "shark", "spielberg"])]
+
+
+def test_hits_of_another_version_are_refused_behind_a_reranker_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Changing(FilmStore):
+        def search(self, *arguments: Any) -> Any:
+            self.fingerprint = "films-2"
+            return super().search(*arguments)
+
+    use_reranker(monkeypatch)
+    episode = run("chain", store=Changing())
+    assert episode.stop == "error" and "changed from version films-1 to films-2" in episode.error
+
+
 def test_searches_that_no_reading_followed_are_read_in_turns() -> None:
     def search(query: str, *ids: str) -> Step:
         call = ToolCall("search", {"query": query}, [{"passage_id": i, "score": 1.0} for i in ids])
@@ -169,6 +234,10 @@ def test_searches_that_no_reading_followed_are_read_in_turns() -> None:
     first, second = search("q", "a", "b", "c"), search("q more", "d", "c", "e")
     loop = Trace("q", (first, note(0, False), second))
     assert [p.id for p in loop.evidence(5)] == ["a", "d", "b", "c", "e"]
+    led = Trace("q", (first, note(0, False), search("q a", "a", "d", "e")))
+    assert [p.id for p in led.evidence(3)] == ["a", "b", "d"]  # a reading stood between: nothing led by its place alone
+    alone = Trace("q", (first, search("q a", "a", "d", "e")))
+    assert [p.id for p in alone.evidence(4)] == ["a", "d", "b", "e"]  # the second search's best is what it led to
     read = Trace("q", (first, note(0, False), second, note(0, True)))
     assert [p.id for p in read.evidence(5)] == ["c", "a", "d", "b", "e"]  # by rank fusion: what both found comes first
     plan = Step("planner", parsed={"steps": ["s"]})
@@ -501,8 +570,16 @@ def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:
         strategy("iterative", k=0)
     with pytest.raises(ConfigError, match="'least' must be at most 'turns'; found 4 and 3"):
         strategy("iterative", least=4)
-    with pytest.raises(ConfigError, match="needs 'reflect' = 'goal'; found 'passage'"):
+    with pytest.raises(ConfigError, match="needs 'reflect' = 'goal' or 'none'; found 'passage'"):
         strategy("close-reading", least=2)
+    with pytest.raises(ConfigError, match=r"'least' must equal 'turns' with 'reflect' = 'none'.*; found 1 and 2"):
+        strategy("naive-rag", turns=2)
+    with pytest.raises(ConfigError, match=r"'least' must equal 'turns'.*; found 2 and 3"):
+        strategy("chain", turns=3)
+    with pytest.raises(ConfigError, match=r"'plan' = 'decompose' with 'turns' above 1 needs a 'reflect'.*found 'none'"):
+        strategy("chain", plan="decompose")
+    with pytest.raises(ConfigError, match="'rerank' must be bool; found 1"):
+        strategy("naive-rag", rerank=1)
     assert strategy("naive-rag", k=7).k == 7
 
 

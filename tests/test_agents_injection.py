@@ -21,7 +21,7 @@ from sleuth.agents.tools import search_tool, tool
 from sleuth.agents.trace import UNKNOWN
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.records import Filter, Hit
-from tests.films import QUESTION, FilmStore, context
+from tests.films import QUESTION, FilmStore, context, use_reranker
 from tests.scripted import ScriptedPolicy
 
 CALL = {"tool": "python", "name": "python", "arguments": {"code": "import os; os.system('id')"}}
@@ -86,6 +86,7 @@ def test_orders_in_a_passage_stay_words(name: str, budget: Budget, monkeypatch: 
         (os, "system"),
     ):
         monkeypatch.setattr(owner, method, lambda *given, what=method, **named: did.append(f"{what} {given[1:]}"))
+    use_reranker(monkeypatch)
     store, policy = HostileStore(), obedient()
     tools = {"search": search_tool(store), "python": tool(python), "fetch": tool(fetch)}
     given = context(name, policy=policy, store=store, tools=tools, budget=budget)

@@ -15,7 +15,7 @@ import pytest
 from sleuth.agents import episodes
 from sleuth.agents.records import Answer, Episode, Message, PolicyError
 from sleuth.agents.strategy import STRATEGIES
-from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.eval import publish, report
 from sleuth.eval.causes import CORPUS_DEPTH
 from sleuth.eval.evaluate import evaluate, score, tagged
@@ -45,7 +45,8 @@ def compared(out: Path, tasks: Sequence[Task] = TASKS, **options: object) -> lis
     )
 
 
-def test_four_strategies_side_by_side(tmp_path: Path) -> None:
+def test_all_strategies_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    films.use_reranker(monkeypatch)
     seen: list[tuple[str, int, int]] = []
     reports = compared(tmp_path, progress=lambda *state: seen.append(state), bad=["rows.jsonl:7: no id"])
     assert [r.name for r in reports] == list(STRATEGIES)
@@ -67,7 +68,28 @@ def test_four_strategies_side_by_side(tmp_path: Path) -> None:
     assert [row["task_id"] for row in data[3]["rows"]] == ["right", "wrong", "listed"]
 
 
-def test_gold_answers_do_not_reach_the_policy(tmp_path: Path) -> None:
+def test_a_reranker_that_is_not_there_is_told_before_anything_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sleuth.retrieval.rerank.SHIPPED", tmp_path / "none")
+    policy = ScriptedPolicy(films.reply)
+    with pytest.raises(ModelError, match=r"reranker 'shipped'.*none is missing"):
+        compared(tmp_path / "out", names=["naive-rag", "chain"], policy=policy)
+    assert policy.seen == [] and not (tmp_path / "out").exists()
+
+
+def test_episodes_of_one_reranker_are_not_gone_on_with_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films.use_reranker(monkeypatch)
+    compared(tmp_path, names=["chain"])
+    monkeypatch.setattr(films.ChainReader, "name", "shipped@other")
+    with pytest.raises(ConfigError, match="reranker 'shipped@chain' there, 'shipped@other' now"):
+        compared(tmp_path, names=["chain"], resume=True)
+
+
+def test_gold_answers_do_not_reach_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    films.use_reranker(monkeypatch)
     policy = ScriptedPolicy(films.reply)
     compared(tmp_path, [dataclasses.replace(TASKS[0], answers=("SENTINEL",))], policy=policy)
     assert policy.seen and "SENTINEL" not in str(policy.seen)

@@ -24,10 +24,11 @@ from sleuth.training.crew import Crew
 from sleuth.training.engines import RemoteEngine
 from sleuth.training.rewards import RewardSpec, Term
 from sleuth.training.rl import LOG, Parts, RlSpec, train
-from sleuth.training.rollouts import Ahead, RolloutSpec, oldest, version_step
+from sleuth.training.rollouts import Ahead, RolloutSpec, asker, oldest, version_step
 from sleuth.training.sft import SftSpec, adapt
 from tests import tiny_model
-from tests.films import FilmStore
+from tests.films import FilmStore, reply, use_reranker
+from tests.scripted import ScriptedPolicy
 from tests.test_training_rl import SPEC, TASKS
 
 MORE = [dataclasses.replace(task, id=f"{task.id}-{n}") for n in range(4) for task in TASKS]
@@ -56,6 +57,17 @@ def learn(folder: Path, engine: Any, out: Path, spec: RlSpec, tasks: list[Task] 
 def test_versions_name_their_step() -> None:
     assert version_step("tiny@0123456789ab+run@12") == 12 and version_step("untrained") == 0
     assert oldest([], 3) == 3  # without a reply it is as new as can be
+
+
+def test_rollouts_of_a_chain_have_their_hits_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine(ScriptedPolicy):
+        max_batch = 2
+
+    reader = use_reranker(monkeypatch)
+    one = asker(Engine(reply), FilmStore(), RolloutSpec("chain"), Sampling())
+    episode = asyncio.run(one(TASKS[0], 7))  # type: ignore[arg-type]  # a coroutine it is
+    assert len(reader.asked) == 2 and episode.config["reranker"] == reader.name
+    assert (episode.config["seed"], episode.fingerprint, episode.stop) == (7, "films-1", "answered")
 
 
 def test_a_run_ahead_is_bounded_and_corrected(tmp_path: Path, folder: Path, engine: EmbeddedPolicy) -> None:

@@ -7,6 +7,7 @@ so that an episode may come from weights that are a bounded number of updates ol
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import re
 import threading
@@ -14,11 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from sleuth.agents.context import Context
+from sleuth.agents.context import Context, equipped
 from sleuth.agents.records import Budget, Episode, Sampling
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import Strategy, strategy
-from sleuth.agents.tools import search_tool
 from sleuth.corpora.errors import ConfigError
 from sleuth.eval.records import Task
 from sleuth.retrieval.records import Retriever
@@ -79,15 +79,16 @@ def asker(engine: Any, store: Retriever, spec: RolloutSpec, sampling: Sampling) 
     from sleuth.agents.graph import build_graph
 
     chosen = spec.chosen()
-    graph, budget = build_graph(chosen), Budget(searches=spec.searches)
-    tools: dict[str, Any] = {}
+    graph = build_graph(chosen)
+    plain = Context(engine, chosen, budget=Budget(searches=spec.searches), sampling=sampling)
+    contexts: dict[str, Context] = {}
     turns = asyncio.Semaphore(4 * engine.max_batch)
 
     async def one(task: Task, seed: int) -> Episode:
         key = repr(task.where)
-        if key not in tools:
-            tools[key] = {"search": search_tool(store, task.where)} if chosen.retrieve else {}
-        context = Context(engine, chosen, tools[key], store.fingerprint, budget, sampling, seed)
+        if key not in contexts:
+            contexts[key] = equipped(plain, store, task.where)
+        context = dataclasses.replace(contexts[key], fingerprint=store.fingerprint, seed=seed)
         async with turns:
             return await rollout(graph, task.question, context)
 
