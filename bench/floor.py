@@ -38,17 +38,18 @@ from sleuth.eval.report import Report, figure, grid, label
 from sleuth.eval.run import run_strategies
 from sleuth.eval.stats import Interval, interval, paired_difference
 from sleuth.retrieval.build import BuildSpec, build
+from sleuth.retrieval.rerank import SHIPPED
 from sleuth.retrieval.store import Datastore
 
 SETS = ("hotpotqa_s", "musique_s", "hotpotqa_r1s", "morehopqa_s", "commaqa_e", "strategyqa")
-ORDER = ("decompose", "iter-retgen", "naive-rag", "iterative", "closed-book")
-LOOPS = ("decompose", "iter-retgen", "iterative")
+ORDER = ("decompose", "chain", "iter-retgen", "naive-rag", "iterative", "closed-book")
+LOOPS = ("decompose", "chain", "iter-retgen", "iterative")
 """Compared with naive-rag, a single search, under the newest policy."""
 POLICIES = ("shipped", "first", "untrained")
 """Each is compared with the next, question by question."""
 SCORES = ("em", "f1", "cover_em", "evidence_recall", "answer_in_context")
 CITATIONS = ("citation_precision", "citation_support", "quote_support", "citation_valid")
-MADE = {"decompose": 4, "iter-retgen": 3, "iterative": 4, "naive-rag": 2, "closed-book": 1}
+MADE = {"decompose": 4, "chain": 1, "iter-retgen": 3, "iterative": 4, "naive-rag": 2, "closed-book": 1}
 """Raised with each change of code that changes a strategy's answers, so that older lines are not taken for its own."""
 COMPARED = ("em", "f1", "evidence_recall", "citation_precision", "quote_support")
 COSTS = ("searches", "prompt_tokens", "completion_tokens", "seconds")
@@ -109,6 +110,9 @@ def version(cell: Cell) -> str:
     """Names the weights and the code that a cell ran with, so that other ones' episodes are never taken for its own."""
     weights = ADAPTERS / cell.policy / "adapter_model.safetensors"
     name = "" if cell.policy == "untrained" else f"-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+    reader = SHIPPED / "adapter_model.safetensors"
+    if STRATEGIES[cell.strategy].rerank and reader.is_file():
+        name += f"-{hashlib.sha256(reader.read_bytes()).hexdigest()[:8]}"
     return f"{cell.policy}{name}.{MADE[cell.strategy]}"
 
 

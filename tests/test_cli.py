@@ -355,6 +355,27 @@ def test_what_an_episode_cannot_be_written_with_is_refused_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reranker_is_for_strategies_that_rerank(
+    run: Run, store: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sleuth.retrieval.rerank.SHIPPED", tmp_path / "none")
+    (tmp_path / "mine").mkdir()  # a folder, but no model
+    mine = str(tmp_path / "mine")
+    ask = ("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl", "-q", "--strategy")
+    evaluated = ("eval", "hotpotqa_s", "--store", store, "--policy", endpoint, "--out", tmp_path / "o", "--strategy")
+    for arguments, words in (
+        ((*ask, "naive-rag", "--reranker", mine), "expected a strategy that reranks, found naive-rag"),
+        ((*evaluated, "naive-rag,iterative", "--reranker", mine), "strategy that reranks, found naive-rag, iterative"),
+        ((*ask, "chain"), "reranker 'shipped': this installation has none"),
+        ((*evaluated, "naive-rag,chain"), "reranker 'shipped': this installation has none"),
+        ((*ask, "chain", "--reranker", mine), "expected config.json or adapter_config.json, found nothing"),
+    ):
+        said = run(*arguments)
+        assert said.code and words in " ".join(said.err.split()), said.err
+    session = sleuth.Session.open(store, policy=endpoint, strategy="chain", reranker=mine)
+    assert session.context().config()["reranker"].startswith(f"{mine}@")
+
+
 def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) -> None:
     session = sleuth.Session.open(store, policy=endpoint)
 

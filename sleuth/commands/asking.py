@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sleuth.agents.records import Budget, Episode, Sampling, Step, to_json
-from sleuth.agents.strategy import DEFAULT, STRATEGIES, strategy
+from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy, strategy
+from sleuth.corpora.errors import ConfigError
 from sleuth.exits import code_named
 from sleuth.terminal import emit, out, say
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 NAMES = ", ".join(STRATEGIES)
 OUT = Path("runs/ask.jsonl")
 ADAPTER = "default"
+RERANKER = "shipped"
 PolicyOption = Annotated[
     str, typer.Option(help="embedded, a model folder or hub id, or URL#model for an OpenAI-compatible server.")
 ]
@@ -28,6 +30,18 @@ AdapterOption = Annotated[
     str,
     typer.Option(help="LoRA adapter of a local model: a name of ours, a folder, none, or default (ours, if embedded)."),
 ]
+RerankerOption = Annotated[
+    str,
+    typer.Option(help="Of a strategy that reranks (chain): shipped, a cross-encoder's folder or id, or an adapter's."),
+]
+
+
+def reranker_of(spec: str, *plans: Strategy) -> str:
+    """What ``--reranker`` names; with no strategy that reranks it would be ignored, and raises `ConfigError`."""
+    if spec != RERANKER and not any(plan.rerank for plan in plans):
+        named = ", ".join(plan.name for plan in plans)
+        raise ConfigError(f"--reranker {spec}: expected a strategy that reranks, found {named}")
+    return spec
 
 
 def adapter_of(name: str) -> str | None:
@@ -41,6 +55,7 @@ def ask(
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
     plan: Annotated[str, typer.Option("--strategy", help=f"One of {NAMES}.")] = DEFAULT,
+    reranker: RerankerOption = RERANKER,
     seed: Annotated[int, typer.Option(help="The same seed gives the same episode on one machine.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     searches: Annotated[int, typer.Option(min=0, help="Most searches.")] = 12,
@@ -73,6 +88,7 @@ def ask(
         budget=Budget(searches=searches, tokens=tokens, seconds=seconds),
         sampling=Sampling(temperature=temperature),
         seed=seed,
+        reranker=reranker_of(reranker, strategy(plan)),
     )
     live = None if quiet else view.Live().step
     try:

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sleuth.agents.records import Budget
-from sleuth.agents.strategy import STRATEGIES
-from sleuth.commands.asking import ADAPTER, AdapterOption, PolicyOption, adapter_of, code_in
+from sleuth.agents.strategy import STRATEGIES, strategy
+from sleuth.commands.asking import (
+    ADAPTER,
+    RERANKER,
+    AdapterOption,
+    PolicyOption,
+    RerankerOption,
+    adapter_of,
+    code_in,
+    reranker_of,
+)
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.terminal import emit, out, plain, progress, say, table
 
@@ -39,6 +48,7 @@ def evaluate(
     ] = "all",
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
+    reranker: RerankerOption = RERANKER,
     data: DataOption = None,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Draws the questions and seeds the episodes.")] = 0,
@@ -84,14 +94,16 @@ def evaluate(
         from sleuth.eval.run import run
 
         folder = folder or Path("runs/eval")
+        chosen = list(STRATEGIES) if names == "all" else [name.strip() for name in names.split(",")]
         with progress() as tell:
             reports = asyncio.run(
                 run(
                     benchmark,
                     store,
-                    strategies=list(STRATEGIES) if names == "all" else [name.strip() for name in names.split(",")],
+                    strategies=chosen,
                     policy=policy,
                     adapter=adapter_of(adapter),
+                    reranker=reranker_of(reranker, *map(strategy, chosen)),
                     data=data,
                     limit=limit,
                     seed=seed,
@@ -115,8 +127,8 @@ def evaluate(
 
 _RESCORE = {"benchmark", "episodes", "store", "data", "limit", "seed", "reporting", "folder", "rescore", "as_json"}
 _MATRIX = {"benchmark", "data", "store", "limit", "folder", "reuse", "stored", "plan", "as_json", "resume"}
-_ONE = {"benchmark", "store", "names", "policy", "adapter", "data", "limit", "seed", "reporting", "searches", "folder",
-        "concurrency", "resume", "repeats", "temperature", "as_json"}  # fmt: skip
+_ONE = {"benchmark", "store", "names", "policy", "adapter", "reranker", "data", "limit", "seed", "reporting",
+        "searches", "folder", "concurrency", "resume", "repeats", "temperature", "as_json"}  # fmt: skip
 
 
 def refuse(context: typer.Context, what: str, known: set[str]) -> None:
