@@ -201,15 +201,19 @@ class CrossEncoder:
         import torch
 
         config, state = read_adapter(folder)
-        named = config.base_model_name_or_path
-        base = str(_minilm_folder()) if named == "minilm" else str(named)
+        base = base_path(str(config.base_model_name_or_path))
         here = {"local_files_only": True} if Path(base).is_dir() else {}
-        with _fresh_head():
+        with fresh_head():
             model = self._plain(base, num_labels=1, max_length=MAX_TOKENS, **here)
         config.base_model_name_or_path = base  # as peft would set it, with a warning
         with torch.no_grad():
             _merge(model, config, state, folder)
         return model.eval()
+
+
+def base_path(named: str) -> str:
+    """Folder or hub id of the encoder that an adapter names; ``minilm`` is the embedded one, wherever it lies."""
+    return str(_minilm_folder()) if named == "minilm" else named
 
 
 def read_adapter(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -265,8 +269,8 @@ def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None
 
 
 @contextlib.contextmanager
-def _fresh_head() -> Iterator[None]:
-    """What is said of a base without a head is left out: the adapter brings one, or is refused."""
+def fresh_head() -> Iterator[None]:
+    """What is said of loading a base without a head is left out: an adapter brings one, or is refused."""
     from transformers.utils import logging as transformers_logging
 
     def kept(record: logging.LogRecord) -> bool:

@@ -1,6 +1,7 @@
 """A recipe is a commented TOML file that says everything about a training run but where the data lies.
 
-With ``[examples]`` it is supervised, with ``[tasks]`` it learns from rewards, with both the first is the warm start.
+With ``[examples]`` it is supervised, with ``[tasks]`` it learns from rewards, with both the first is the warm start;
+with ``[tasks]`` and ``[reranker]`` what learns is no policy but a reranker.
 
 `read` turns it into a frozen record (an unknown key is an error that names the nearest known one); `run` does what it
 says and leaves, beside the adapter, the resolved recipe as JSON.
@@ -20,13 +21,15 @@ from typing import Any, get_type_hints
 from sleuth.corpora.errors import ConfigError, InputError, nearest
 from sleuth.corpora.files import read_toml
 from sleuth.training.crew import Crew, join
-from sleuth.training.rl_recipe import TABLES, RlRecipe, in_file, starting_point
+from sleuth.training.reranker import RerankerSpec
+from sleuth.training.rl_recipe import TABLES, RlRecipe, build_record, in_file, starting_point
 from sleuth.training.rl_recipe import read as read_rl
 from sleuth.training.sets import OWN, QuestionSet
 from sleuth.training.sft import Progress, SftSpec
 from sleuth.training.tasks import TaskSpec
 
 Own = Callable[[], QuestionSet]
+Record = Callable[[Mapping[str, Any]], None]
 
 TRAIN_TENTHS = (4, 5, 6, 7, 8, 9)
 """Buckets of rows (`sleuth.eval.split`) that are trained on: 0 to 2 are for reporting, 3 is held out to look at."""
@@ -51,6 +54,7 @@ class Recipe:
     """The adapter that the first part begins with: a shipped one, a folder, none, or another recipe (a ``.toml`` beside
     this one), which is then trained first, in the run's folder ``start``. After examples come rewards."""
     rl: RlRecipe | None = None
+    reranker: RerankerSpec | None = None
 
 
 def read(path: str | Path, seed: int | None = None) -> Recipe:
@@ -65,6 +69,7 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     if "name" not in data:
         raise ConfigError(f"{path}: key 'name' is missing; known keys: {', '.join(_keys(Recipe))}")
     rl = {key: data.pop(key) for key in TABLES if key in data}
+    ranks = data.pop("reranker", None)
     for key in data:
         known(path, "", key, [*(k for k in _keys(Recipe) if k != "rl"), *TABLES])
     _check(path, data, Recipe, "")
@@ -92,7 +97,15 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     for role, sets in data.get("examples", {}).items():
         if OWN in sets and not (learned and learned.tasks.store):
             raise ConfigError(f"{path}: examples.{role}.{OWN} needs [tasks] with questions and store: whose they are")
-    return Recipe(**data, sft=SftSpec(**sft, seed=seed), rl=learned)
+    if ranks is None:
+        return Recipe(**data, sft=SftSpec(**sft, seed=seed), rl=learned)
+    beside = sorted({*rl, *data} & {*TABLES, "examples", "start", "ranked", "held_out"} - {"tasks"}) + ["sft"] * bool(
+        sft
+    )
+    if beside or not learned:
+        raise ConfigError(f"{path}: [reranker] goes with [tasks] alone; found {', '.join(beside) or 'no [tasks]'}")
+    chosen = build_record(path, ranks, RerankerSpec, "reranker")
+    return Recipe(**{"base": "minilm", **data}, rl=learned, reranker=chosen)
 
 
 def run(
@@ -102,7 +115,7 @@ def run(
     resume: bool = False,
     progress: Progress = print,
     seed: int | None = None,
-    record: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    record: Record = lambda line: None,
     crew: Crew | None = None,
 ) -> Path:
     """Train what the recipe at ``path`` says; the adapter's folder in ``out``. ``data``: the benchmark files' folder.
@@ -113,6 +126,8 @@ def run(
     Resuming with another recipe than the run was started with raises `InputError`.
     """
     recipe, folder = read(path, seed), Path(out)
+    if recipe.reranker is not None:
+        return _reranker(recipe, recipe.reranker, folder, data, resume, progress, record)
     _readable(Path(path))
     if recipe.rl is None:
         waiting = (folder / "start").exists() and not (folder / "recipe.json").exists()
@@ -140,6 +155,24 @@ def run(
     return rl_recipe.run(
         recipe.rl, recipe.base, start, folder, data, resume=resume, progress=progress, record=record, crew=crew
     )
+
+
+def _reranker(
+    recipe: Recipe, spec: RerankerSpec, folder: Path, data: str | None, resume: bool, progress: Progress, record: Record
+) -> Path:
+    from sleuth.training.checkpoint import locked
+    from sleuth.training.reranker import train
+    from sleuth.training.tasks import open_tasks
+
+    assert recipe.rl is not None
+    kept, sources = dataclasses.asdict(recipe), recipe.rl.tasks
+    parts = {key: kept[key] for key in ("name", "base", "seed", "reranker")}
+    _settle(folder, {**parts, "rl": {"tasks": dataclasses.asdict(sources)}}, resume)
+    with locked(folder):
+        store, tasks, dev = open_tasks(sources, data, folder, recipe.seed, progress)
+        return train(
+            spec, recipe.base, store, tasks, dev, folder, recipe.seed, resume=resume, progress=progress, record=record
+        )
 
 
 def _readable(path: Path) -> None:

@@ -1,0 +1,149 @@
+"""A reranker's lists, its training on a tiny encoder, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sleuth.agents.trace import further
+from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.eval.records import Task
+from sleuth.training import recipe, reranker
+from sleuth.training.reranker import RerankerSpec, rankings
+from sleuth.training.tasks import TaskSpec, open_tasks
+from tests.retrieval_stores import use_hash_embedder
+from tests.training_data import make
+
+RECIPE = """name = "r"
+base = "{base}"
+[tasks]
+sets = {{ hotpotqa_s = 12, nq_train = 12 }}
+dev = 6
+search = "bm25"
+[reranker]
+batch = 8
+negatives = 2
+checkpoint_every = 4
+{more}"""
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_hash_embedder(monkeypatch)
+    return make(tmp_path / "data")
+
+
+def encoder(folder: Path, texts: str) -> Path:
+    """A random BERT of two small layers that knows the words of some texts."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(re.findall(r"\w+|[^\w\s]", texts.lower())))]
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    return folder
+
+
+def test_lists_hold_a_gold_passage_and_others_and_go_on_from_passages_found(data: Path, tmp_path: Path) -> None:
+    store, tasks, _ = open_tasks(TaskSpec(sets={"hotpotqa_s": 12}, search="bm25"), data, tmp_path, 0)
+    made = rankings(tasks, store, RerankerSpec(negatives=2), 0)
+    by_question = {task.question: task for task in tasks}
+    alone = [one for one in made if one.query in by_question]
+    assert {one.query for one in alone} == set(by_question) and len(alone) == 2 * len(tasks)  # both gold passages
+    for one in made:
+        task = next(task for task in tasks if one.query.startswith(task.question))
+        assert one.gold.doc_id in task.supporting and len(one.others) == 2
+        assert not {p.doc_id for p in one.others} & set(task.supporting)
+    task = tasks[0]
+    author, book = store.fetch(sorted(task.supporting))  # aN before bN
+    after_book = [one for one in made if one.query == further(task.question, book)]
+    assert [one.gold for one in after_book] == [author]
+    assert all(book not in one.others for one in after_book)
+    gold = {further(task.question, passage) for passage in (author, book)}
+    wrong = [one for one in made if one.query.startswith(task.question + " ") and one.query not in gold]
+    assert wrong and all(one.gold in (author, book) for one in wrong)  # led from a wrong one, still towards a gold one
+    assert (
+        rankings(tasks, store, RerankerSpec(negatives=2), 0)
+        == made
+        != rankings(tasks, store, RerankerSpec(negatives=2), 1)
+    )
+    assert all(one.query in by_question for one in rankings(tasks, store, RerankerSpec(negatives=2, chains=False), 0))
+
+
+def test_where_one_gold_passage_suffices_another_with_the_answer_is_no_negative(data: Path, tmp_path: Path) -> None:
+    store, _, _ = open_tasks(TaskSpec(sets={"hotpotqa_s": 12}, search="bm25"), data, tmp_path, 0)
+    answer = "Town7"  # in a7 alone, which is not the one that is marked
+    any_ = Task("t", "Where was Author7 born?", (answer,), ("b7",), "any", hops=1)
+    held = [p.doc_id for one in rankings([any_], store, RerankerSpec(negatives=2), 0) for p in one.others]
+    assert held and "a7" not in held
+    all_ = Task("t", "Where was Author7 born?", (answer,), ("b7",), "all", hops=1)
+    seen = {
+        p.doc_id
+        for seed in range(20)
+        for one in rankings([all_], store, RerankerSpec(negatives=2), seed)
+        for p in one.others
+    }
+    assert "a7" in seen
+
+
+def test_it_learns_says_what_it_gained_and_goes_on_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    words = (
+        " ".join(path.read_text() for path in (data / "qa").glob("*.jsonl"))
+        + " novel by was born nothing else known it sold well"
+    )
+    base = encoder(tmp_path / "base", words)
+    (tmp_path / "r.toml").write_text(RECIPE.format(base=base, more="epochs = 2"))
+    said: list[str] = []
+    adapter = recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), progress=said.append)
+    assert sorted(path.name for path in adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    figures = json.loads((tmp_path / "out" / "held_out.json").read_text())
+    assert figures["search"]["questions"] == figures["reranked"]["questions"] > 0
+    assert all(0 <= figures[name]["recall@1"] <= figures[name]["recall@5"] <= 1 for name in figures)
+    assert any("lists of 3 passages" in line for line in said) and any("loss" in line for line in said)
+
+    with pytest.raises(InputError, match="already holds a run"):
+        recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), progress=said.append)
+    whole = (adapter / "adapter_model.safetensors").read_bytes()
+    kept = sorted((tmp_path / "out" / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(adapter)
+    (kept[-1] / "trainer_state.json").unlink()  # a kill while it was being written
+    again = recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), resume=True, progress=said.append)
+    assert (again / "adapter_model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "r"\n[reranker]\n', "goes with .tasks. alone; found no .tasks."),
+        ('name = "r"\n[tasks]\nsets = {hotpotqa_s = 1}\n[rl]\nsteps = 3\n[reranker]\n', "alone; found rl"),
+        ('name = "r"\n[tasks]\nsets = {hotpotqa_s = 1}\n[sft]\nrank = 3\n[reranker]\n', "alone; found sft"),
+        ('name = "r"\n[tasks]\nsets = {hotpotqa_s = 1}\n[reranker]\nbatches = 1\n', "did you mean 'batch'"),
+        (
+            'name = "r"\n[tasks]\nsets = {hotpotqa_s = 1}\n[reranker]\nbatch = 0\n',
+            "expected batch of at least 1; found 0",
+        ),
+        (
+            'name = "r"\n[tasks]\nsets = {hotpotqa_s = 1}\n[reranker]\nepochs = 0.0\n',
+            "expected epochs and learning_rate",
+        ),
+    ],
+)
+def test_a_recipe_for_a_reranker_is_checked(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        recipe.read(tmp_path / "r.toml")
+
+
+def test_tasks_without_gold_passages_are_refused(data: Path, tmp_path: Path) -> None:
+    store, _, _ = open_tasks(TaskSpec(sets={"hotpotqa_s": 12}, search="bm25"), data, tmp_path, 0)
+    with pytest.raises(InputError, match="no list could be made of 1 tasks"):
+        reranker.train(RerankerSpec(), "minilm", store, [Task("t", "Who?", ("x",))], [], tmp_path, 0)
