@@ -62,5 +62,6 @@ def equipped(context: Context, store: Retriever, where: Filter | None = None) ->
         return dataclasses.replace(context, tools={})
     if context.strategy.rerank:
         scorer = rerank.reranker(context.reranker)
-        store = rerank.Reranked(store, scorer, max(rerank.DEPTH, context.strategy.k), batch=rerank.DEPTH)
+        depth = max(rerank.DEPTH, context.strategy.k)
+        store = rerank.Reranked(store, scorer, depth, batch=rerank.DEPTH, fused=True)
     return dataclasses.replace(context, tools={"search": search_tool(store, where, context.fingerprint)})

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.corpora.records import Passage
 from sleuth.retrieval.embed import _minilm_folder, _revision
+from sleuth.retrieval.fuse import reciprocal_rank
 from sleuth.retrieval.records import Filter, Hit, Retriever
 from sleuth.retrieval.sharded import Hits
 
@@ -53,6 +54,9 @@ class Reranked:
     tokens: int | None = None
     """Of one query: the texts of query and passage, about `CHARS_PER_TOKEN` characters each; None sets no bound."""
     batch: int = 16
+    fused: bool = False
+    """Whether what was scored is ordered by its reciprocal ranks in the search and by the scorer, which keeps what one
+    of them alone sees (Cormack et al. 2009); otherwise by the scorer alone."""
     name: str = "reranked"
 
     def __post_init__(self) -> None:
@@ -80,6 +84,10 @@ class Reranked:
 
     def _ranked(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         scores = self._scores(query, [hit.passage for hit in hits[: self.depth]])
+        if self.fused:
+            places = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
+            fused = dict(reciprocal_rank([range(len(scores)), places]))
+            scores = [fused[n] for n in range(len(scores))]
         order = sorted(range(len(scores)), key=lambda n: (-scores[n], n))
         floor = min(scores, default=0.0)
         ranked = [replace(hits[n], score=scores[n]) for n in order]

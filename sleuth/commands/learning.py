@@ -25,7 +25,8 @@ def train(
 ) -> None:
     """Train an adapter as a recipe says, from examples or from rewards; it is then what --adapter takes.
 
-    At rank 0 all weights are trained, and the folder is what --policy takes.
+    At rank 0 all weights are trained, and the folder is what --policy takes. A recipe with [reranker] makes what
+    --reranker takes.
 
     Rows that figures are reported on never enter. Example: sleuth train recipes/fictional.toml --out runs/fictional
     """
