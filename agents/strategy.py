@@ -54,7 +54,7 @@ STRATEGIES: dict[str, Strategy] = {
     # A chain of two passages: the second search asks the question with the first one's best passage, and a trained
     # cross-encoder orders both (PathRetriever, arXiv 1911.10470; Beam Retrieval, arXiv 2308.08973, with one beam).
     # Differs: one encoder for both hops, over the hits of a search instead of links or all passages; always two hops.
-    "chain": Strategy("chain", rerank=True, turns=2, least=2, k=5, read=3),
+    "chain": Strategy("chain", rerank=True, turns=2, least=2, read=4),
     # One paragraph at a time, as the single-paragraph reader of Min et al. 2019 (arXiv 1906.02900): what a small reader
     # does well. Differs: it stops at the first paragraph that answers, and hands on the sentence of a hop before it.
     "close-reading": Strategy("close-reading", rewrite="further", reflect="passage", k=5, read=2, turns=2),

@@ -161,19 +161,23 @@ def test_a_fixed_number_of_searches_each_with_what_the_last_reading_found() -> N
     assert shown[1:] == [i for i in last if i != note.passage_id]
 
 
-def test_a_chain_searches_twice_without_the_policy_and_reads_both_hops_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Backwards(FilmStore):
-        def _rank(self, query: str) -> list[Hit]:
-            return super()._rank(query)[::-1]
+class BirthFirst(FilmStore):
+    """Its own first hit is never where a chain begins."""
 
-    reader, store, policy = use_reranker(monkeypatch), Backwards(), ScriptedPolicy(reply)
+    def _rank(self, query: str) -> list[Hit]:
+        order = ["spielberg", "jaws", "shark"]
+        return [Hit(passage, 1 / n, n, "films") for n, passage in enumerate(self.fetch(order), 1)]
+
+
+def test_a_chain_searches_twice_without_the_policy_and_reads_both_hops_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, store, policy = use_reranker(monkeypatch), BirthFirst(), ScriptedPolicy(reply)
     episode = run("chain", policy=policy, store=store)
     film, birth = PASSAGES[:2]
     second = further(QUESTION, film)
     assert second == f"{QUESTION} {film.title} {film.text}" and store.batches == [[QUESTION], [second]]
     assert [query for query, _ in reader.asked] == [QUESTION, second] and len(policy.seen) == 1
     found = [[hit["passage_id"] for hit in step.calls[0].result] for step in episode.steps[:2]]
-    assert found == [["jaws", "shark", "spielberg"], ["jaws", "spielberg", "shark"]]  # the reranker's order
+    assert found == [["jaws", "spielberg", "shark"], ["spielberg", "jaws", "shark"]]  # by both orders together
     shown = episode.steps[-1].parsed["shown"]
     assert shown == [film.id, birth.id, "shark"]  # not the film twice, nor its rival between
     assert episode.config["strategy"]["rerank"] and episode.config["reranker"] == "shipped@chain"
@@ -189,7 +193,7 @@ def test_a_chain_whose_budget_is_spent_answers_from_its_first_search(monkeypatch
 
 def test_a_longer_chain_goes_on_from_what_has_not_led_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     use_reranker(monkeypatch)
-    store, (film, birth, _) = FilmStore(), PASSAGES
+    store, (film, birth, _) = BirthFirst(), PASSAGES
     episode = run(strategy=strategy("chain", turns=3, least=3), store=store)
     assert store.batches == [[QUESTION], [further(QUESTION, film)], [further(QUESTION, birth)]]
     assert [step.role for step in episode.steps] == ["searcher"] * 3 + ["answerer"]

@@ -58,6 +58,15 @@ def test_the_first_hits_are_ranked_anew_and_the_rest_keeps_its_place() -> None:
     assert order(Reranked(Ten(), lambda query, passages: [1.0] * len(passages)).search(["q"], 10)[0]) == "0123456789"
 
 
+def test_fused_it_goes_by_both_orders() -> None:
+    def last(query: str, passages: Sequence[Passage]) -> list[float]:
+        return [9.0 if p.id in ("p2", "p3") else 0.0 for p in passages]
+
+    # of four: p2 is first and third, p0 third and first (a tie, so as the search has it), p3 second and fourth
+    assert order(Reranked(Ten(), last, depth=4, fused=True).search(["q"], 6)[0]) == "021345"
+    assert order(Reranked(Ten(), last, depth=4).search(["q"], 6)[0]) == "230145"
+
+
 def test_what_the_retriever_below_did_not_look_into_is_told() -> None:
     class Half(Ten):
         def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
@@ -273,3 +282,29 @@ def test_a_store_searches_with_a_weight(tmp_path: Path, monkeypatch: pytest.Monk
     assert [h.passage.id for h in store.retriever("hybrid", 1.0).search(["castle town11"], 5)[0]] == ids(mode="dense")
     with pytest.raises(InputError, match="dense_weight: expected a number from 0 to 1, found 2"):
         ids(dense_weight=2)
+
+
+def test_the_reranker_that_ships_finds_both_passages_of_a_chain() -> None:
+    def passage(id_: str, title: str, text: str) -> Passage:
+        return Passage(id_, id_, 0, len(text), title, text)
+
+    ship = passage(
+        "ship", "Halcyon Tern", "Halcyon Tern is a research ship that was designed by Odile Marchetti in 1931."
+    )
+    born = passage("born", "Odile Marchetti", "Odile Marchetti (1894-1971) was an engineer. She was born in Trieste.")
+    others = [
+        passage(
+            "bird", "Arctic tern", "The Arctic tern is a bird of the north. It migrates to the Antarctic and back."
+        ),
+        passage("town", "Trieste", "Trieste is a seaport in north-eastern Italy, once of the Austrian monarchy."),
+        passage("film", "Halcyon Days", "Halcyon Days is a drama film of 1987 that was written by Paul Marchetti."),
+        passage("yard", "Shipyard", "A shipyard is a place where ships are built and repaired, often for a navy."),
+    ]
+    question = "Where was the designer of the research ship Halcyon Tern born?"
+    scorer = rerank.reranker()
+    first = scorer(question, [*others, born, ship])
+    assert max(range(6), key=first.__getitem__) == 5  # the ship, which the question names
+    second = scorer(f"{question} {ship.title} {ship.text}", [*others, born])
+    assert max(range(5), key=second.__getitem__) == 4  # and from the ship to its designer
+    assert scorer.name.startswith("shipped@") and scorer is rerank.reranker()
+    assert (rerank.SHIPPED / "adapter_model.safetensors").stat().st_size < 5_000_000
