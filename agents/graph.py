@@ -51,7 +51,7 @@ def following(trace: Trace, strategy: Strategy) -> str:
         return _asking(trace, strategy) if trace.goal() < len(trace.goals()) else "answerer"
     if done == "searcher" and (trace.closing() or _last_search(trace, strategy)):
         return "answerer"
-    if done == "searcher" and strategy.reflect == "none" and strategy.turns > 1:
+    if done == "searcher" and strategy.reflect == "none" and len(trace.tried(trace.goal())) < strategy.turns:
         return _asking(trace, strategy)
     role = roles[roles.index(done) + 1] if done else roles[0]
     return _asking(trace, strategy) if role == "rewriter" else role

@@ -27,6 +27,7 @@ from sleuth.eval.evaluate import Run, evaluate, rescore, tagged
 from sleuth.eval.load import none_usable, outlook, select
 from sleuth.eval.records import Benchmark, Task
 from sleuth.eval.report import Report
+from sleuth.retrieval import rerank
 from sleuth.retrieval.records import Retriever
 
 Progress = Callable[[str, int, int], None]
@@ -108,15 +109,15 @@ async def run_strategies(
     progress: Progress | None = None,
     reranker: str = "shipped",
 ) -> list[Report]:
-    """`run` over parts that are open already; a reranker that is not there raises `ModelError` before all runs."""
+    """`run` over parts that are open already; a reranker that cannot be loaded raises `ModelError` before all runs."""
     reports: list[Report] = []
 
     def planned(chosen: Strategy, seed: int = 0) -> Context:
         limits = (budget or Budget(), sampling or Sampling())
         return Context(policy, chosen, {}, store.fingerprint, *limits, seed, reranker=reranker)
 
-    for chosen in strategies:
-        planned(chosen).config()
+    if any(chosen.retrieve and chosen.rerank for chosen in strategies):
+        rerank.reranker(reranker).load()
     for chosen, seed in itertools.product(strategies, seeds):
         context = planned(chosen, seed)
         name = chosen.name if len(seeds) == 1 else f"{chosen.name}, seed {seed}"

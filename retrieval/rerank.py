@@ -137,7 +137,8 @@ def reranker(spec: str = "shipped", device: str = "cpu") -> CrossEncoder:
 class CrossEncoder:
     """A `Scorer`: a cross-encoder of sentence-transformers, loaded when first asked; for any number of threads.
 
-    Scores are float32: in bfloat16 neighbours change places. A folder asks no network.
+    Scores are float32: in bfloat16 neighbours change places. A folder asks no network. What cannot be loaded, or gives
+    more than one score a pair, raises `ModelError`.
     """
 
     spec: str
@@ -170,6 +171,12 @@ class CrossEncoder:
         folder = self._folder()
         return self.spec if folder is None else f"{self.spec}@{_revision(folder)}"
 
+    def load(self) -> None:
+        """Load it now, so that `ModelError` comes before a run and not in each of its searches."""
+        self._folder()
+        with self._lock:
+            self._model()
+
     def _folder(self) -> Path | None:
         """Where the files are; None for an id of the hub."""
         if self.spec != "shipped":
@@ -182,41 +189,48 @@ class CrossEncoder:
         if self._loaded is None:
             folder = self._folder()
             if folder is None:
-                self._loaded = self._plain(self.spec)
+                self._loaded = _load(self.spec, self.device)
             elif (folder / ADAPTER[0]).is_file():
                 self._loaded = self._adapted(folder)
             elif (folder / "config.json").is_file():
-                self._loaded = self._plain(str(folder), local_files_only=True)
+                self._loaded = _load(str(folder), self.device, local_files_only=True)
             else:
                 found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
                 raise ModelError(f"cross-encoder {folder}: expected config.json or {ADAPTER[0]}, found {found}")
         return self._loaded
-
-    def _plain(self, spec: str, **options: Any) -> Any:
-        """A model as it is."""
-        from safetensors import SafetensorError
-        from sentence_transformers import CrossEncoder as Model
-
-        try:
-            return Model(
-                spec, device=self.device, trust_remote_code=False, model_kwargs={"use_safetensors": True}, **options
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, no model, another head, damage
-            raise ModelError(f"cross-encoder {spec!r} cannot be loaded: {error}") from error
 
     def _adapted(self, folder: Path) -> Any:
         """The model of an adapter, with the adapter's weights merged into its own."""
         import torch
 
         config, state = read_adapter(folder)
-        base = base_path(str(config.base_model_name_or_path))
-        here = {"local_files_only": True} if Path(base).is_dir() else {}
-        with fresh_head():
-            model = self._plain(base, num_labels=1, max_length=MAX_TOKENS, **here)
-        config.base_model_name_or_path = base  # as peft would set it, with a warning
+        base = str(config.base_model_name_or_path)
+        model = bare(base, self.device)
+        config.base_model_name_or_path = base_path(base)  # as peft would set it, with a warning
         with torch.no_grad():
             _merge(model, config, state, folder)
         return model.eval()
+
+
+def bare(base: str, device: str = "cpu", **options: Any) -> Any:
+    """The encoder that an adapter is put on (`base_path`), as a cross-encoder of one score that is not trained yet.
+
+    ``options`` go to sentence-transformers. Raises `ModelError` where it cannot be loaded; a folder asks no network.
+    """
+    path = base_path(base)
+    here = {"local_files_only": True} if Path(path).is_dir() else {}
+    with fresh_head():
+        return _load(path, device, num_labels=1, max_length=MAX_TOKENS, **here, **options)
+
+
+def _load(spec: str, device: str, **options: Any) -> Any:
+    from safetensors import SafetensorError
+    from sentence_transformers import CrossEncoder as Model
+
+    try:
+        return Model(spec, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # no file, no model, another head, damage
+        raise ModelError(f"cross-encoder {spec!r} cannot be loaded: {error}") from error
 
 
 def base_path(named: str) -> str:

@@ -18,6 +18,7 @@ from sleuth.agents.records import Budget, Episode, Policy, Sampling, Step
 from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy
 from sleuth.agents.strategy import strategy as strategy_named
 from sleuth.corpora.errors import InputError
+from sleuth.retrieval import rerank
 
 if TYPE_CHECKING:
     from sleuth.retrieval.remote import RemoteRetriever
@@ -42,13 +43,17 @@ class Session:
         strategy: str | Strategy = DEFAULT, **changes: Any,
     ) -> Session:  # fmt: skip
         """The parts by name: a store's folder, the address that serves it or a sources file, and what ``--policy``,
-        ``--adapter`` and ``--strategy`` take; the rest as fields. Raises `ConfigError` for a name that is unknown."""
+        ``--adapter`` and ``--strategy`` take; the rest as fields. Raises `ConfigError` for a name that is unknown, and
+        `ModelError` for a policy, or a reranker that the strategy needs, that cannot be loaded."""
         from sleuth.agents.minds import minds
         from sleuth.agents.policy import open_policy
         from sleuth.retrieval.sources import open_any
 
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
-        return cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), chosen, **changes)
+        made = cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), chosen, **changes)
+        if chosen.retrieve and chosen.rerank:
+            rerank.reranker(made.reranker).load()
+        return made
 
     def context(self) -> Context:
         """What each run is handed."""

@@ -83,6 +83,9 @@ class ChainReader:
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str]]] = []
 
+    def load(self) -> None:
+        pass
+
     def __call__(self, query: str, passages: Sequence[Passage]) -> list[float]:
         self.asked.append((query, [p.id for p in passages]))
         wanted = ["jaws", "spielberg", "shark"] if FILM in query else ["jaws", "shark", "spielberg"]

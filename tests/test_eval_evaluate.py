@@ -75,6 +75,10 @@ def test_a_reranker_that_is_not_there_is_told_before_anything_is_run(
     policy = ScriptedPolicy(films.reply)
     with pytest.raises(ModelError, match=r"reranker 'shipped'.*none is missing"):
         compared(tmp_path / "out", names=["naive-rag", "chain"], policy=policy)
+    (tmp_path / "empty").mkdir()
+    for spec, said in ((tmp_path / "empty", "found nothing"), (tmp_path / "no" / "such", "cannot be loaded")):
+        with pytest.raises(ModelError, match=said):
+            compared(tmp_path / "out", names=["naive-rag", "chain"], policy=policy, reranker=str(spec))
     assert policy.seen == [] and not (tmp_path / "out").exists()
 
 

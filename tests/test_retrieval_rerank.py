@@ -235,12 +235,12 @@ def test_an_adapter_over_a_cross_encoder_may_leave_its_head_alone(tmp_path: Path
 def test_threads_share_one_cross_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = a_model(tmp_path / "m")
     expected, shared = CrossEncoder(str(folder))("mill", SEVERAL), CrossEncoder(str(folder))
-    plain, loads, inside = CrossEncoder._plain, [], []
+    plain, loads, inside = rerank._load, [], []
 
-    def slowly(self: CrossEncoder, *given: Any, **named: Any) -> Any:
+    def slowly(*given: Any, **named: Any) -> Any:
         loads.append(given)
         time.sleep(0.2)  # long enough for the other threads to come in
-        model = plain(self, *given, **named)
+        model = plain(*given, **named)
         predict = model.predict
 
         def alone(*given: Any, **named: Any) -> Any:
@@ -254,7 +254,7 @@ def test_threads_share_one_cross_encoder(tmp_path: Path, monkeypatch: pytest.Mon
         model.predict = alone
         return model
 
-    monkeypatch.setattr(CrossEncoder, "_plain", slowly)
+    monkeypatch.setattr(rerank, "_load", slowly)
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: shared("mill", SEVERAL), range(8)):
             np.testing.assert_allclose(found, expected, atol=1e-5)

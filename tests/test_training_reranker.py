@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from sleuth.agents.trace import further
-from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.eval.records import Task
 from sleuth.training import recipe, reranker
+from sleuth.training.checkpoint import TrainingError
 from sleuth.training.reranker import RerankerSpec, rankings
 from sleuth.training.tasks import TaskSpec, open_tasks
 from tests.retrieval_stores import use_hash_embedder
@@ -82,7 +83,8 @@ def test_where_one_gold_passage_suffices_another_with_the_answer_is_no_negative(
     store, _, _ = open_tasks(TaskSpec(sets={"hotpotqa_s": 12}, search="bm25"), data, tmp_path, 0)
     answer = "Town7"  # in a7 alone, which is not the one that is marked
     any_ = Task("t", "Where was Author7 born?", (answer,), ("b7",), "any", hops=1)
-    held = [p.doc_id for one in rankings([any_], store, RerankerSpec(negatives=2), 0) for p in one.others]
+    drawn = [one for seed in range(20) for one in rankings([any_], store, RerankerSpec(negatives=2), seed)]
+    held = {p.doc_id for one in drawn for p in one.others}
     assert held and "a7" not in held
     all_ = Task("t", "Where was Author7 born?", (answer,), ("b7",), "all", hops=1)
     seen = {
@@ -113,11 +115,50 @@ def test_it_learns_says_what_it_gained_and_goes_on_to_the_same_bytes(data: Path,
     with pytest.raises(InputError, match="already holds a run"):
         recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), progress=said.append)
     whole = (adapter / "adapter_model.safetensors").read_bytes()
+    logged = (tmp_path / "out" / "log.jsonl").read_text()
     kept = sorted((tmp_path / "out" / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
+    assert reranker._newest(kept[-1].parent) == str(kept[-1])
     shutil.rmtree(adapter)
-    (kept[-1] / "trainer_state.json").unlink()  # a kill while it was being written
+    state = (kept[-1] / "trainer_state.json").read_text()
+    (kept[-1] / "trainer_state.json").write_text(state[: len(state) // 2])  # a kill while it was being written
+    assert reranker._newest(kept[-1].parent) == str(kept[-2])
     again = recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), resume=True, progress=said.append)
     assert (again / "adapter_model.safetensors").read_bytes() == whole
+    assert (tmp_path / "out" / "log.jsonl").read_text() == logged
+
+    (tmp_path / "out" / "lists.json").write_text('{"lists": 1, "sha256": "0"}\n')
+    with pytest.raises(InputError, match=r"was started with other data: expected .'lists': 1"):
+        recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), resume=True, progress=said.append)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint_of_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers.cross_encoder import losses
+
+    base = encoder(tmp_path / "base", "it sold well")
+    (tmp_path / "r.toml").write_text(RECIPE.format(base=base, more="epochs = 2").replace("every = 4", "every = 10"))
+    true = losses.ListNetLoss.forward
+    monkeypatch.setattr(losses.ListNetLoss, "forward", lambda *a, **named: true(*a, **named) * float("nan"))
+    with pytest.raises(TrainingError, match="step 10: the loss is nan"):
+        recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), progress=lambda line: None)
+    assert not (tmp_path / "out" / "adapter").exists()
+    assert not list((tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
+
+
+def test_an_encoder_of_another_kind_and_a_policy_that_would_start_from_a_reranker_are_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    base = encoder(tmp_path / "base", "it sold well")
+    DistilBertModel(DistilBertConfig(vocab_size=9, dim=16, hidden_dim=16, n_layers=1, n_heads=2)).save_pretrained(base)
+    (tmp_path / "r.toml").write_text(RECIPE.format(base=base, more=""))
+    with pytest.raises(ModelError, match="expected an encoder with the layers of BERT, found no query, key, value"):
+        recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), progress=lambda line: None)
+    (tmp_path / "p.toml").write_text('name = "p"\nstart = "r.toml"\n[examples.reader]\nhotpotqa_s = 3\n')
+    with pytest.raises(ConfigError, match=r"r\.toml trains a reranker; expected a recipe for a policy"):
+        recipe.run(str(tmp_path / "p.toml"), str(tmp_path / "o2"), str(data), progress=lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -145,5 +186,5 @@ def test_a_recipe_for_a_reranker_is_checked(text: str, message: str, tmp_path: P
 
 def test_tasks_without_gold_passages_are_refused(data: Path, tmp_path: Path) -> None:
     store, _, _ = open_tasks(TaskSpec(sets={"hotpotqa_s": 12}, search="bm25"), data, tmp_path, 0)
-    with pytest.raises(InputError, match="no list could be made of 1 tasks"):
+    with pytest.raises(InputError, match="no list could be made of 1 tasks, 0 of them"):
         reranker.train(RerankerSpec(), "minilm", store, [Task("t", "Who?", ("x",))], [], tmp_path, 0)

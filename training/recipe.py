@@ -127,6 +127,8 @@ def run(
     """
     recipe, folder = read(path, seed), Path(out)
     if recipe.reranker is not None:
+        if (crew or join()).size > 1:
+            raise ConfigError(f"{path}: a reranker is trained by one process; found {(crew or join()).size}")
         return _reranker(recipe, recipe.reranker, folder, data, resume, progress, record)
     _readable(Path(path))
     if recipe.rl is None:
@@ -161,14 +163,15 @@ def _reranker(
     recipe: Recipe, spec: RerankerSpec, folder: Path, data: str | None, resume: bool, progress: Progress, record: Record
 ) -> Path:
     from sleuth.training.checkpoint import locked
-    from sleuth.training.reranker import train
+    from sleuth.training.reranker import needed, train
     from sleuth.training.tasks import open_tasks
 
     assert recipe.rl is not None
+    needed()
     kept, sources = dataclasses.asdict(recipe), recipe.rl.tasks
     parts = {key: kept[key] for key in ("name", "base", "seed", "reranker")}
-    _settle(folder, {**parts, "rl": {"tasks": dataclasses.asdict(sources)}}, resume)
     with locked(folder):
+        _settle(folder, {**parts, "rl": {"tasks": dataclasses.asdict(sources)}}, resume)
         store, tasks, dev = open_tasks(sources, data, folder, recipe.seed, progress)
         return train(
             spec, recipe.base, store, tasks, dev, folder, recipe.seed, resume=resume, progress=progress, record=record
@@ -182,6 +185,8 @@ def _readable(path: Path) -> None:
         if path.resolve() in met:
             raise ConfigError(f"{met[0]}: starts from itself, by way of {', '.join(p.name for p in met[1:]) or 'none'}")
         found = read(path)
+        if met and found.reranker:
+            raise ConfigError(f"{met[-1]}: start: {path.name} trains a reranker; expected a recipe for a policy")
         whole = (found.rl.spec.rank if found.rl else found.sft.rank) == 0
         if met and (whole or (found.rl and found.rl.spec.steps == 0)):
             raise ConfigError(f"{met[-1]}: start: {path.name} ends without an adapter of its own (rank 0, or steps 0)")

@@ -12,7 +12,11 @@ which is the cross-entropy of the gold one. Training, checkpoints and going on f
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
 import json
+import math
 import os
 import random
 import shutil
@@ -26,7 +30,8 @@ from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.corpora.records import Passage
 from sleuth.eval.records import Task
 from sleuth.retrieval.records import Retriever
-from sleuth.retrieval.rerank import ADAPTER, DEPTH, MAX_TOKENS, CrossEncoder, Reranked, base_path, fresh_head, pair_text
+from sleuth.retrieval.rerank import ADAPTER, DEPTH, CrossEncoder, Reranked, bare, pair_text
+from sleuth.training.checkpoint import TrainingError
 from sleuth.training.hops import holds
 
 Progress = Callable[[str], None]
@@ -40,6 +45,8 @@ CERTAIN = 20.0
 MOST_GOLD = 4
 WRONG_LEADS = 2
 """Passages of a search that are led from though they are no gold ones, per question."""
+MOST_NEGATIVES = 8
+"""Of the `DEPTH` hits of a search gold ones go off, and lists are drawn from some more than they hold."""
 CUTOFFS = (1, 2, 3, 5)
 ASKED_AT_ONCE = 64
 
@@ -68,7 +75,9 @@ class RerankerSpec:
         for name in ("rank", "alpha", "batch", "negatives", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"reranker: expected {name} of at least 1; found {getattr(self, name)}")
-        if not self.epochs > 0 or not self.learning_rate > 0 or not 0 <= self.warmup < 1:
+        if self.negatives > MOST_NEGATIVES:
+            raise ConfigError(f"reranker: expected negatives of at most {MOST_NEGATIVES}; found {self.negatives}")
+        if not 0 < self.epochs < math.inf or not 0 < self.learning_rate < math.inf or not 0 <= self.warmup < 1:
             found = f"{self.epochs}, {self.learning_rate} and {self.warmup}"
             raise ConfigError(f"reranker: expected epochs and learning_rate over 0, warmup from 0 to 1; found {found}")
 
@@ -92,15 +101,16 @@ def rankings(tasks: Sequence[Task], store: Retriever, spec: RerankerSpec, seed: 
         gold = _gold(task, store, found)
         others = [p for p in found if _is_other(task, gold, p)]
         made += _lists(query, gold, others[: 4 * spec.negatives], spec, rng)
-        if spec.chains and gold and (task.hops or len(gold)) > 1:
+        if spec.chains and (task.hops or len(gold)) > 1:
             wrong = rng.sample(others[: 2 * WRONG_LEADS], min(WRONG_LEADS, len(others)))
             leads += [(task, lead, gold, others) for lead in [*(gold if _all(task) else ()), *wrong]]
     further_on = [(task, further(task.question, lead)) for task, lead, _, _ in leads]
     for (task, lead, gold, first), (_, query), found in zip(leads, further_on, _found(store, further_on), strict=True):
-        wanted = [p for p in gold if p.id != lead.id]
+        gold = _gold(task, store, found, gold)
+        wanted = [p for p in gold if p.doc_id != lead.doc_id]
         others = [p for p in found if _is_other(task, gold, p)][: 3 * spec.negatives] + first[: 2 * spec.negatives]
-        others = list({p.id: p for p in others if p.id != lead.id}.values())
-        chosen = wanted[:2] if lead in gold else [rng.choice(wanted)]
+        others = list({p.id: p for p in others if p.doc_id != lead.doc_id}.values())
+        chosen = wanted[:2] if lead.doc_id in task.supporting else wanted and [rng.choice(wanted)]
         made += _lists(query, chosen, others, spec, rng)
     return made
 
@@ -117,16 +127,17 @@ def _found(store: Retriever, asked: Sequence[tuple[Task, str]]) -> Iterator[list
         yield from (found[n] for n in range(len(part)))
 
 
-def _gold(task: Task, store: Retriever, found: Sequence[Passage]) -> list[Passage]:
-    """The gold passages: where a document is several, those of it that a search of the question finds."""
-    gold = [p for p in found if p.doc_id in task.supporting]
+def _gold(task: Task, store: Retriever, found: Sequence[Passage], known: Sequence[Passage] = ()) -> list[Passage]:
+    """A passage of each gold document: the ``known`` one, of several the first that a search finds, or the whole."""
+    gold: dict[str, Passage] = {}
+    for passage in (*known, *found):
+        if passage.doc_id in task.supporting:
+            gold.setdefault(passage.doc_id, passage)
     for doc_id in task.supporting:
-        if all(p.doc_id != doc_id for p in gold):
-            try:
-                gold += store.fetch([doc_id])
-            except KeyError:
-                continue
-    return gold[:MOST_GOLD]
+        if doc_id not in gold and len(gold) < MOST_GOLD:
+            with contextlib.suppress(KeyError):  # a document of several passages, none of which was found
+                gold |= {p.doc_id: p for p in store.fetch([doc_id])}
+    return list(gold.values())[:MOST_GOLD]
 
 
 def _is_other(task: Task, gold: Sequence[Passage], passage: Passage) -> bool:
@@ -165,37 +176,32 @@ def train(
     """Train, measure on ``dev`` (``held_out.json``) and give the adapter's folder.
 
     ``base``: ``minilm``, or the folder or hub id of an encoder.
-    A killed run goes on from its newest whole checkpoint.
+    A killed run goes on from its newest whole checkpoint. Raises `InputError` where no list can be made or the data has
+    changed since, `ModelError` for a base that cannot be adapted, `TrainingError` for a loss that is no number.
     """
-    try:
-        from datasets import Dataset
-        from peft import LoraConfig
-        from sentence_transformers import CrossEncoder as Model
-        from sentence_transformers.cross_encoder import CrossEncoderTrainer, losses
-        from transformers import PrinterCallback
-    except ImportError as error:
-        raise ModelError(f"a reranker is trained with datasets: pip install 'sleuth[eval]' ({error})") from error
+    from datasets import Dataset
+    from peft import LoraConfig
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, losses
+    from transformers import PrinterCallback, set_seed
 
     progress(f"searching for {len(tasks)} questions")
     made = rankings(tasks, store, spec, seed)
     if not made:
-        raise InputError(f"no list could be made of {len(tasks)} tasks: they need gold passages of the store, marked")
+        marked = sum(bool(task.supporting) for task in tasks)
+        raise InputError(
+            f"no list could be made of {len(tasks)} tasks, {marked} of them with gold documents marked: each needs one "
+            f"in the store and, among the {DEPTH} passages that a search finds, {spec.negatives} others"
+        )
     progress(f"{len(made)} lists of {1 + spec.negatives} passages, of {len(tasks)} questions")
-    _seeded(seed)
+    _same(made, out)
+    set_seed(seed)
+    model = bare(base, config_kwargs=NO_DROPOUT)
+    _fits(model, base)
     adapter = LoraConfig(
         task_type="SEQ_CLS", r=spec.rank, lora_alpha=spec.alpha, target_modules=list(TARGETS),
         exclude_modules=r".*pooler.*", modules_to_save=list(WHOLE),
     )  # fmt: skip
-    try:
-        with fresh_head():
-            model = Model(
-                base_path(base), num_labels=1, max_length=MAX_TOKENS, trust_remote_code=False, config_kwargs=NO_DROPOUT
-            )
-        model.add_adapter(adapter)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{base}: expected an encoder with the layers of BERT, to put an adapter on: {error}"
-        ) from error
+    model.add_adapter(adapter)
     lists = Dataset.from_list(
         [
             {
@@ -212,7 +218,9 @@ def train(
         callbacks=[_telling(progress, record, out)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_newest(out / "checkpoints") if resume else None)
+    begun = _newest(out / "checkpoints") if resume else None
+    _cut(out / "log.jsonl", int(begun.rpartition("-")[2]) if begun else 0)
+    trainer.train(resume_from_checkpoint=begun)
     folder = _save(model, base, out)
     figures = measure(store, CrossEncoder(str(folder)), dev)
     record({"held_out": figures})
@@ -222,10 +230,36 @@ def train(
     return folder
 
 
-def _seeded(seed: int) -> None:
-    from transformers import set_seed
+def needed() -> None:
+    """Raises `ModelError` where what trains a reranker is not installed."""
+    if importlib.util.find_spec("datasets") is None:
+        raise ModelError("a reranker is trained with datasets: pip install 'sleuth[eval]'")
 
-    set_seed(seed)
+
+def _same(made: Sequence[Ranking], out: Path) -> None:
+    """The lists of a run that goes on are those that it began with: the data may have changed since."""
+    told = hashlib.sha256()
+    for one in made:
+        told.update("\0".join([one.query, *(pair_text(p) for p in (one.gold, *one.others))]).encode())
+    now, file = {"lists": len(made), "sha256": told.hexdigest()}, out / "lists.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    if before != now and (out / "checkpoints").exists():
+        raise InputError(f"{out}: was started with other data: expected {before} as in {file.name}, found {now}")
+    file.write_text(json.dumps(now) + "\n", encoding="utf-8")
+
+
+def _fits(model: Any, base: str) -> None:
+    names = [name for name, _ in model.named_modules()]
+    missing = [part for part in (*TARGETS, *WHOLE) if not any(f".{name}".endswith(f".{part}") for name in names)]
+    if missing:
+        raise ModelError(f"{base}: expected an encoder with the layers of BERT, found no {', '.join(missing)}")
+
+
+def _cut(log: Path, step: int) -> None:
+    """What was logged behind the checkpoint that a run goes on from is logged again."""
+    if log.is_file():
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _arguments(spec: RerankerSpec, out: Path, seed: int) -> Any:
@@ -239,6 +273,7 @@ def _arguments(spec: RerankerSpec, out: Path, seed: int) -> Any:
         per_device_train_batch_size=spec.batch, learning_rate=spec.learning_rate, warmup_steps=spec.warmup,
         bf16="bfloat16" in str(choose_dtype(device)), use_cpu=device == "cpu", dataloader_num_workers=0,
         save_steps=spec.checkpoint_every, save_total_limit=2, logging_steps=10, report_to="none", disable_tqdm=True,
+        logging_nan_inf_filter=False,
     )  # fmt: skip
 
 
@@ -250,6 +285,10 @@ def _telling(progress: Progress, record: Callable[[Mapping[str, Any]], None], ou
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
             if logs and "loss" in logs:
                 line = {"step": state.global_step, "loss": float(logs["loss"])}
+                if not math.isfinite(line["loss"]):  # before a checkpoint of it is written
+                    raise TrainingError(
+                        f"step {state.global_step}: the loss is {line['loss']}; checkpoints are as before"
+                    )
                 with (out / "log.jsonl").open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 record(line)
@@ -259,11 +298,18 @@ def _telling(progress: Progress, record: Callable[[Mapping[str, Any]], None], ou
 
 
 def _newest(folder: Path) -> str | None:
-    """The newest checkpoint that is whole: its state is written last but for that of the random numbers."""
-    parts = ("trainer_state.json", "rng_state.pth", "optimizer.pt")
-    whole = [path for path in folder.glob("checkpoint-*") if all((path / name).is_file() for name in parts)]
-    found = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The newest checkpoint that is whole."""
+    found = max(filter(_whole, folder.glob("checkpoint-*")), key=lambda p: int(p.name.rpartition("-")[2]), default=None)
     return str(found) if found else None
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether all is there and the state, which is written last, can be read."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all((checkpoint / name).is_file() for name in ("rng_state.pth", "optimizer.pt", ADAPTER[1]))
 
 
 def _save(model: Any, base: str, out: Path) -> Path:
@@ -275,7 +321,7 @@ def _save(model: Any, base: str, out: Path) -> Path:
         if path.name not in ADAPTER:
             path.unlink()
     config = json.loads((part / ADAPTER[0]).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base
+    config["base_model_name_or_path"] = str(Path(base).resolve()) if Path(base).is_dir() else base
     (part / ADAPTER[0]).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
@@ -283,10 +329,11 @@ def _save(model: Any, base: str, out: Path) -> Path:
 
 
 def measure(store: Retriever, scorer: CrossEncoder, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
-    """Share of the gold documents among the first k that a search of the question finds, in its order and reranked."""
+    """Share of the gold documents among the first k that a search of the question finds, in its order and in the one of
+    both that strategies with ``rerank`` take."""
     marked = [task for task in tasks if task.supporting]
     figures: dict[str, dict[str, float]] = {}
-    for name, retriever in (("search", store), ("reranked", Reranked(store, scorer, DEPTH))):
+    for name, retriever in (("search", store), ("reranked", Reranked(store, scorer, DEPTH, fused=True))):
         found = list(_found(retriever, [(task, task.question) for task in marked]))
         shares = {
             k: [_share(task, {p.doc_id for p in ranked[:k]}) for task, ranked in zip(marked, found, strict=True)]
