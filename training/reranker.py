@@ -180,7 +180,6 @@ def train(
     changed since, `ModelError` for a base that cannot be adapted, `TrainingError` for a loss that is no number.
     """
     from datasets import Dataset
-    from peft import LoraConfig
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, losses
     from transformers import PrinterCallback, set_seed
 
@@ -195,13 +194,7 @@ def train(
     progress(f"{len(made)} lists of {1 + spec.negatives} passages, of {len(tasks)} questions")
     _same(made, out)
     set_seed(seed)
-    model = bare(base, config_kwargs=NO_DROPOUT)
-    _fits(model, base)
-    adapter = LoraConfig(
-        task_type="SEQ_CLS", r=spec.rank, lora_alpha=spec.alpha, target_modules=list(TARGETS),
-        exclude_modules=r".*pooler.*", modules_to_save=list(WHOLE),
-    )  # fmt: skip
-    model.add_adapter(adapter)
+    model = _adapted(base, spec)
     lists = Dataset.from_list(
         [
             {
@@ -246,6 +239,21 @@ def _same(made: Sequence[Ranking], out: Path) -> None:
     if before != now and (out / "checkpoints").exists():
         raise InputError(f"{out}: was started with other data: expected {before} as in {file.name}, found {now}")
     file.write_text(json.dumps(now) + "\n", encoding="utf-8")
+
+
+def _adapted(base: str, spec: RerankerSpec) -> Any:
+    """The base with a fresh adapter on it."""
+    from peft import LoraConfig
+
+    model = bare(base, config_kwargs=NO_DROPOUT)
+    _fits(model, base)
+    model.add_adapter(
+        LoraConfig(
+            task_type="SEQ_CLS", r=spec.rank, lora_alpha=spec.alpha, target_modules=list(TARGETS),
+            exclude_modules=r".*pooler.*", modules_to_save=list(WHOLE),
+        )
+    )  # fmt: skip
+    return model
 
 
 def _fits(model: Any, base: str) -> None:
