@@ -269,7 +269,7 @@ def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None
     misfit = f"adapter {folder} does not fit {config.base_model_name_or_path}"
     inner = model.transformers_model
     head = [name for name, _ in inner.named_parameters() if not name.startswith(f"{inner.base_model_prefix}.")]
-    bare = not any("Classification" in name for name in inner.config.architectures or ())
+    headless = not any("Classification" in name for name in inner.config.architectures or ())
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -284,7 +284,7 @@ def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None
             there, here = (shapes.get(name, "no such weight") for shapes in (found, expected))
             raise ModelError(f"{misfit}: {name}: expected {here}, found {there}")
     untrained = [name for name in head if f"base_model.model.{name}" not in found]
-    if bare and untrained:
+    if headless and untrained:
         raise ModelError(f"adapter {folder}: expected its head {', '.join(untrained)} in modules_to_save, found none")
     set_peft_model_state_dict(adapted, state)
     adapted.merge_and_unload()

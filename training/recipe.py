@@ -99,9 +99,7 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
             raise ConfigError(f"{path}: examples.{role}.{OWN} needs [tasks] with questions and store: whose they are")
     if ranks is None:
         return Recipe(**data, sft=SftSpec(**sft, seed=seed), rl=learned)
-    beside = sorted({*rl, *data} & {*TABLES, "examples", "start", "ranked", "held_out"} - {"tasks"}) + ["sft"] * bool(
-        sft
-    )
+    beside = sorted({*rl, *data, *(["sft"] if sft else [])} - {"tasks", "name", "base", "seed"})
     if beside or not learned:
         raise ConfigError(f"{path}: [reranker] goes with [tasks] alone; found {', '.join(beside) or 'no [tasks]'}")
     chosen = build_record(path, ranks, RerankerSpec, "reranker")
@@ -120,15 +118,16 @@ def run(
 ) -> Path:
     """Train what the recipe at ``path`` says; the adapter's folder in ``out``. ``data``: the benchmark files' folder.
 
-    Beside it stand ``recipe.json`` (resolved), ``log.jsonl`` or ``metrics.jsonl``, ``checkpoints/``, when asked for
-    ``held_out.json``. ``seed`` replaces the recipe's; ``record`` gets each line of a run that learns from rewards;
-    ``crew`` shares such a run, None for the processes that the environment names.
+    Beside it stand ``recipe.json`` (resolved), ``log.jsonl`` or ``metrics.jsonl``, ``checkpoints/``, and of a reranker,
+    or when asked for, ``held_out.json``. ``seed`` replaces the recipe's; ``record`` gets each line of a run that learns
+    from rewards or makes a reranker; ``crew`` shares one that learns from rewards, None for the processes that the
+    environment names.
     Resuming with another recipe than the run was started with raises `InputError`.
     """
     recipe, folder = read(path, seed), Path(out)
     if recipe.reranker is not None:
-        if (crew or join()).size > 1:
-            raise ConfigError(f"{path}: a reranker is trained by one process; found {(crew or join()).size}")
+        if (size := (crew or join()).size) > 1:
+            raise ConfigError(f"{path}: a reranker is trained by one process; found {size}")
         return _reranker(recipe, recipe.reranker, folder, data, resume, progress, record)
     _readable(Path(path))
     if recipe.rl is None:
