@@ -72,7 +72,8 @@ def search_tool(retriever: Retriever, where: Filter | None = None, fingerprint: 
     """The ``search`` tool over a retriever; what ``where`` leaves out no query can reach.
 
     With a ``fingerprint``, hits of another version raise `StoreError`: they would be cited as this one's.
-    Queries that arrive while the event loop is busy with other episodes are answered by one ``Retriever.search`` per k.
+    Queries that arrive while the event loop is busy with other episodes are answered by one ``Retriever.search`` per k,
+    which gets each query once, however many episodes ask it (the rollouts of a group often do).
     """
     waiting: dict[int, list[tuple[str, asyncio.Future[Found]]]] = {}
     flushes: set[asyncio.Task[None]] = set()
@@ -87,17 +88,19 @@ def search_tool(retriever: Retriever, where: Filter | None = None, fingerprint: 
     async def flush(k: int) -> None:
         await asyncio.sleep(0.002)  # two milliseconds: long against a loop turn, short against a search
         batch = waiting.pop(k)
+        queries = list(dict.fromkeys(query for query, _ in batch))
         try:
-            found = await _apart(functools.partial(looked_up, [query for query, _ in batch], k))
+            found = await _apart(functools.partial(looked_up, queries, k))
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
         missing = getattr(found, "missing", ())
-        for (_, future), hits in zip(batch, found, strict=True):
+        hits = dict(zip(queries, found, strict=True))
+        for query, future in batch:
             if not future.done():
-                future.set_result(Found(hits, missing))
+                future.set_result(Found(hits[query], missing))
 
     async def search(query: str, k: int = 5) -> Found:
         """Find the passages of the datastore that answer a query, best first."""

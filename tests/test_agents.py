@@ -25,7 +25,7 @@ from sleuth.agents.role import parse_object, step_seed
 from sleuth.agents.roles import ROLES, answerer, planner, reflector, rewriter
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, strategy
-from sleuth.agents.tools import tool
+from sleuth.agents.tools import search_tool, tool
 from sleuth.agents.trace import UNKNOWN, Trace, further
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
@@ -182,6 +182,18 @@ def test_a_chain_searches_twice_without_the_policy_and_reads_both_hops_first(mon
     assert shown == [film.id, birth.id, "shark"]  # not the film twice, nor its rival between
     assert episode.config["strategy"]["rerank"] and episode.config["reranker"] == "shipped@chain"
     assert (episode.stop, episode.spent.searches) == ("answered", 2)
+
+
+def test_a_query_that_several_episodes_ask_at_once_is_searched_once() -> None:
+    store = FilmStore()
+    search = search_tool(store)
+
+    async def ask() -> list[list[str]]:
+        found = await asyncio.gather(*(search(query=query) for query in ("shark", "jaws", "shark")))
+        return [[hit.passage.id for hit in hits] for hits in found]
+
+    shark, jaws, again = asyncio.run(ask())
+    assert store.batches == [["shark", "jaws"]] and shark == again and shark[0] == "shark" and jaws[0] == "jaws"
 
 
 def test_a_chain_whose_budget_is_spent_answers_from_its_first_search(monkeypatch: pytest.MonkeyPatch) -> None:
