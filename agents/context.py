@@ -32,8 +32,6 @@ class Context:
     seed: int = 0
     deadline: float | None = None
     """Event-loop time after which nothing more is asked; set by `rollout` from ``budget.seconds``."""
-    reranker: str = "shipped"
-    """What a strategy with ``rerank`` has hits read again by: a spec of `retrieval.rerank.reranker`."""
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration as JSON values: enough to run the episode again.
@@ -49,7 +47,7 @@ class Context:
             "sampling": {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p},
             "seed": self.seed,
             "tools": sorted(self.tools),
-            **({"reranker": rerank.reranker(self.reranker).name} if reranks else {}),
+            **({"reranker": rerank.reranker(self.strategy.rerank).name} if reranks else {}),
         }
 
 
@@ -61,7 +59,7 @@ def equipped(context: Context, store: Retriever, where: Filter | None = None) ->
     if not context.strategy.retrieve:
         return dataclasses.replace(context, tools={})
     if context.strategy.rerank:
-        scorer = rerank.reranker(context.reranker)
+        scorer = rerank.reranker(context.strategy.rerank)
         depth = max(rerank.DEPTH, context.strategy.k)
         store = rerank.Reranked(store, scorer, depth, batch=rerank.DEPTH, fused=True)
     return dataclasses.replace(context, tools={"search": search_tool(store, where, context.fingerprint)})

@@ -52,7 +52,9 @@ def following(trace: Trace, strategy: Strategy) -> str:
     if done == "searcher" and (trace.closing() or _last_search(trace, strategy)):
         return "answerer"
     if done == "searcher" and strategy.reflect == "none" and len(trace.tried(trace.goal())) < strategy.turns:
-        return _asking(trace, strategy)
+        role = _asking(trace, strategy)
+        # what found nothing leads nowhere: the same query would be asked again
+        return role if role == "rewriter" or trace.query() not in trace.tried(trace.goal()) else "answerer"
     role = roles[roles.index(done) + 1] if done else roles[0]
     return _asking(trace, strategy) if role == "rewriter" else role
 

@@ -25,8 +25,9 @@ class Strategy:
     reflect: Literal["none", "goal", "passage"] = "none"
     """``goal``: a reflector reads each search, notes a quote, and says whether the goal is answered. ``passage``: it
     reads the passages of a search one by one, best first, until one answers the goal."""
-    rerank: bool = False
-    """The reranker reads the first hits of each search again before the best k are kept."""
+    rerank: str = ""
+    """What reads the first hits of each search again before the best k are kept: a spec of `retrieval.rerank.reranker`
+    (``shipped``, a folder, a hub id); empty for nothing."""
     k: int = 5
     """Passages per search."""
     read: int = 5
@@ -54,7 +55,7 @@ STRATEGIES: dict[str, Strategy] = {
     # A chain of two passages: the second search asks the question with the first one's best passage, and a trained
     # cross-encoder orders both (PathRetriever, arXiv 1911.10470; Beam Retrieval, arXiv 2308.08973, with one beam).
     # Differs: one encoder for both hops, over the hits of a search instead of links or all passages; always two hops.
-    "chain": Strategy("chain", rerank=True, turns=2, least=2, read=4),
+    "chain": Strategy("chain", rerank="shipped", turns=2, least=2, read=4),
     # One paragraph at a time, as the single-paragraph reader of Min et al. 2019 (arXiv 1906.02900): what a small reader
     # does well. Differs: it stops at the first paragraph that answers, and hands on the sentence of a hop before it.
     "close-reading": Strategy("close-reading", rewrite="further", reflect="passage", k=5, read=2, turns=2),

@@ -38,10 +38,9 @@ async def run(
     benchmark: str,
     store: str | Path,
     *,
-    strategies: Sequence[str] = tuple(STRATEGIES),
+    strategies: Sequence[str | Strategy] = tuple(STRATEGIES),
     policy: str = "embedded",
     adapter: str | None = "first",
-    reranker: str = "shipped",
     data: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -59,7 +58,7 @@ async def run(
     """Reports of a benchmark, one per strategy in the order given.
 
     ``benchmark``: a name, or the path of a question file; ``data``: a folder with ``qa/`` for a name (None: the shipped
-    rows); ``policy``, ``adapter`` and ``reranker``: as on the command line; ``limit``: draw that many by ``seed``;
+    rows); ``policy`` and ``adapter``: as on the command line; ``limit``: draw that many by ``seed``;
     ``repeats``: run every question that often, each time with the next seed (and a ``temperature`` above 0);
     ``reporting``: only the rows kept for reporting; ``command``: what a person typed, for the run card.
     ``store`` may be the address of one that is served, or a sources file. Before the policy is asked ``tell`` gets a
@@ -70,7 +69,7 @@ async def run(
     from sleuth.retrieval.sources import open_any
 
     chosen, path = find(benchmark)
-    named = [strategy(name) for name in strategies]
+    named = [strategy(given) if isinstance(given, str) else given for given in strategies]
     bad: list[str] = []
     loaded = chosen.load(path or data, bad.append)
     tasks = select(loaded, limit, seed, reporting)
@@ -84,7 +83,7 @@ async def run(
         return await run_strategies(
             chosen, tasks, searched, engine, named, out,
             bad=bad, seeds=range(seed, seed + repeats), budget=budget, sampling=Sampling(temperature=temperature),
-            concurrency=concurrency, resume=resume, command=command, progress=progress, reranker=reranker,
+            concurrency=concurrency, resume=resume, command=command, progress=progress,
         )  # fmt: skip
     finally:
         if hasattr(engine, "aclose"):
@@ -107,17 +106,16 @@ async def run_strategies(
     resume: bool = False,
     command: str = "",
     progress: Progress | None = None,
-    reranker: str = "shipped",
 ) -> list[Report]:
     """`run` over parts that are open already; a reranker that cannot be loaded raises `ModelError` before all runs."""
     reports: list[Report] = []
 
     def planned(chosen: Strategy, seed: int = 0) -> Context:
         limits = (budget or Budget(), sampling or Sampling())
-        return Context(policy, chosen, {}, store.fingerprint, *limits, seed, reranker=reranker)
+        return Context(policy, chosen, {}, store.fingerprint, *limits, seed)
 
-    if any(chosen.retrieve and chosen.rerank for chosen in strategies):
-        rerank.reranker(reranker).load()
+    for spec in dict.fromkeys(chosen.rerank for chosen in strategies if chosen.retrieve and chosen.rerank):
+        rerank.reranker(spec).load()
     for chosen, seed in itertools.product(strategies, seeds):
         context = planned(chosen, seed)
         name = chosen.name if len(seeds) == 1 else f"{chosen.name}, seed {seed}"

@@ -127,10 +127,19 @@ def pair_text(passage: Passage) -> str:
     return f"{passage.title}. {passage.text}" if passage.title else passage.text
 
 
-@functools.cache
-def reranker(spec: str = "shipped", device: str = "cpu") -> CrossEncoder:
+def reranker(spec: str = "shipped", device: str | None = None) -> CrossEncoder:
     """The cross-encoder that ``spec`` names, one in the process; nothing is read or loaded before it is asked."""
+    with _ASKING:
+        return _reranker(spec, device)
+
+
+@functools.cache
+def _reranker(spec: str, device: str | None) -> CrossEncoder:
     return CrossEncoder(spec, device)
+
+
+_ASKING = threading.Lock()
+"""Two threads that ask first would each load one."""
 
 
 @dataclass(slots=True)
@@ -143,7 +152,8 @@ class CrossEncoder:
 
     spec: str
     """``shipped``, a folder with a model or with a LoRA adapter of PEFT, or the id of a model on the hub."""
-    device: str = "cpu"
+    device: str | None = None
+    """Of torch; None is a GPU where there is one, as sentence-transformers finds it."""
     batch: int = 8
     """Pairs read together, those of about one length: little is padded, and a score depends on the others by rounding
     alone."""
@@ -212,7 +222,7 @@ class CrossEncoder:
         return model.eval()
 
 
-def bare(base: str, device: str = "cpu", **options: Any) -> Any:
+def bare(base: str, device: str | None = None, **options: Any) -> Any:
     """The encoder that an adapter is put on (`base_path`), as a cross-encoder of one score that is not trained yet.
 
     ``options`` go to sentence-transformers. Raises `ModelError` where it cannot be loaded; a folder asks no network.
@@ -223,7 +233,7 @@ def bare(base: str, device: str = "cpu", **options: Any) -> Any:
         return _load(path, device, num_labels=1, max_length=MAX_TOKENS, **here, **options)
 
 
-def _load(spec: str, device: str, **options: Any) -> Any:
+def _load(spec: str, device: str | None, **options: Any) -> Any:
     from safetensors import SafetensorError
     from sentence_transformers import CrossEncoder as Model
 

@@ -7,7 +7,6 @@ writes the episode before it is returned, cancelled runs included.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +33,6 @@ class Session:
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
-    reranker: str = "shipped"
-    """Of a strategy with ``rerank``: ``shipped``, a cross-encoder's folder or id, or the folder of an adapter."""
 
     @classmethod
     def open(
@@ -52,14 +49,14 @@ class Session:
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
         made = cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), chosen, **changes)
         if chosen.retrieve and chosen.rerank:
-            rerank.reranker(made.reranker).load()
+            rerank.reranker(chosen.rerank).load()
         return made
 
     def context(self) -> Context:
         """What each run is handed."""
         fingerprint = self.store.fingerprint
         plain = Context(self.policy, self.strategy, {}, fingerprint, self.budget, self.sampling, self.seed)
-        return equipped(dataclasses.replace(plain, reranker=self.reranker), self.store)
+        return equipped(plain, self.store)
 
     async def ask(
         self,

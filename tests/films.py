@@ -95,5 +95,5 @@ class ChainReader:
 def use_reranker(monkeypatch: pytest.MonkeyPatch) -> ChainReader:
     """Whatever is named, this one reads hits again."""
     reader = ChainReader()
-    monkeypatch.setattr("sleuth.retrieval.rerank.reranker", lambda spec, device="cpu": reader)
+    monkeypatch.setattr("sleuth.retrieval.rerank.reranker", lambda spec, device=None: reader)
     return reader

@@ -203,6 +203,17 @@ def test_a_chain_whose_budget_is_spent_answers_from_its_first_search(monkeypatch
     assert episode.stop == "budget:searches" and episode.answer and episode.answer.text == "Cincinnati, Ohio"
 
 
+def test_a_chain_that_finds_nothing_does_not_ask_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Empty(FilmStore):
+        def _rank(self, query: str) -> list[Hit]:
+            return []
+
+    use_reranker(monkeypatch)
+    store = Empty()
+    episode = run("chain", store=store)
+    assert store.batches == [[QUESTION]] and [step.role for step in episode.steps] == ["searcher", "answerer"]
+
+
 def test_a_longer_chain_goes_on_from_what_has_not_led_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     use_reranker(monkeypatch)
     store, (film, birth, _) = BirthFirst(), PASSAGES
@@ -223,7 +234,7 @@ def test_only_what_reranks_has_hits_read_again_and_more_than_it_keeps_are_asked_
 
     reader, store = use_reranker(monkeypatch), Asked()
     assert "reranker" not in run("naive-rag", store=store).config and reader.asked == [] and store.ks == (5,)
-    run(strategy=strategy("naive-rag", rerank=True, k=1), store=store)
+    run(strategy=strategy("naive-rag", rerank="shipped", k=1), store=store)
     assert store.ks == (5, 20) and reader.asked == [(QUESTION, ["jaws", "shark", "spielberg"])]
 
 
@@ -594,8 +605,8 @@ def test_unknown_names_keys_and_values_of_a_strategy_show_both_sides() -> None:
         strategy("chain", turns=3)
     with pytest.raises(ConfigError, match=r"'plan' = 'decompose' with 'turns' above 1 needs a 'reflect'.*found 'none'"):
         strategy("chain", plan="decompose")
-    with pytest.raises(ConfigError, match="'rerank' must be bool; found 1"):
-        strategy("naive-rag", rerank=1)
+    with pytest.raises(ConfigError, match="'rerank' must be str; found True"):
+        strategy("naive-rag", rerank=True)
     assert strategy("naive-rag", k=7).k == 7
 
 

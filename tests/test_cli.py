@@ -21,6 +21,7 @@ import sleuth
 from sleuth import cli
 from sleuth.agents.policy.openai import OpenAIPolicy
 from sleuth.agents.records import Message
+from sleuth.agents.strategy import strategy
 from sleuth.commands.stores import build_store
 from sleuth.corpora.errors import ConfigError, ModelError
 from tests.films import BIRTH, FILM, QUESTION, reply
@@ -355,7 +356,7 @@ def test_what_an_episode_cannot_be_written_with_is_refused_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reranker_is_for_strategies_that_rerank(
+def test_a_reranker_is_for_strategies_that_search(
     run: Run, store: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sleuth.retrieval.rerank.SHIPPED", tmp_path / "none")
@@ -364,8 +365,9 @@ def test_a_reranker_is_for_strategies_that_rerank(
     ask = ("ask", store, QUESTION, "--policy", endpoint, "--out", tmp_path / "e.jsonl", "-q", "--strategy")
     evaluated = ("eval", "hotpotqa_s", "--store", store, "--policy", endpoint, "--out", tmp_path / "o", "--strategy")
     for arguments, words in (
-        ((*ask, "naive-rag", "--reranker", mine), "expected a strategy that reranks, found naive-rag"),
-        ((*evaluated, "naive-rag,iterative", "--reranker", mine), "strategy that reranks, found naive-rag, iterative"),
+        ((*ask, "closed-book", "--reranker", mine), "expected a strategy that searches, found closed-book"),
+        ((*ask, "naive-rag", "--reranker", mine), "expected config.json or adapter_config.json, found nothing"),
+        ((*evaluated, "closed-book,iterative", "--reranker", mine), "or adapter_config.json, found nothing"),
         ((*ask, "chain"), "reranker 'shipped': this installation has none"),
         ((*evaluated, "naive-rag,chain"), "reranker 'shipped': this installation has none"),
         ((*ask, "chain", "--reranker", mine), "expected config.json or adapter_config.json, found nothing"),
@@ -373,7 +375,9 @@ def test_a_reranker_is_for_strategies_that_rerank(
         said = run(*arguments)
         assert said.code and words in " ".join(said.err.split()), said.err
     with pytest.raises(ModelError, match="found nothing"):
-        sleuth.Session.open(store, policy=endpoint, strategy="chain", reranker=mine)
+        sleuth.Session.open(store, policy=endpoint, strategy=strategy("chain", rerank=mine))
+    said = run(*ask, "chain", "--reranker", "none", "--json")
+    assert (said.code, json.loads(said.out)["config"]["strategy"]["rerank"]) == (0, "")
 
 
 def test_a_session_answers_without_a_command_line(store: Path, endpoint: str) -> None:

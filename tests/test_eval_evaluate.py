@@ -14,7 +14,7 @@ import pytest
 
 from sleuth.agents import episodes
 from sleuth.agents.records import Answer, Episode, Message, PolicyError
-from sleuth.agents.strategy import STRATEGIES
+from sleuth.agents.strategy import STRATEGIES, strategy
 from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.eval import publish, report
 from sleuth.eval.causes import CORPUS_DEPTH
@@ -39,7 +39,7 @@ TASKS = [
 
 def compared(out: Path, tasks: Sequence[Task] = TASKS, **options: object) -> list[report.Report]:
     settings = {"store": films.FilmStore(), "policy": ScriptedPolicy(films.reply), "names": STRATEGIES, **options}
-    named = [STRATEGIES[name] for name in settings.pop("names")]
+    named = [strategy(name) if isinstance(name, str) else name for name in settings.pop("names")]
     return asyncio.run(
         run_strategies(FILMS, tasks, settings.pop("store"), settings.pop("policy"), named, out, **settings)
     )
@@ -78,7 +78,7 @@ def test_a_reranker_that_is_not_there_is_told_before_anything_is_run(
     (tmp_path / "empty").mkdir()
     for spec, said in ((tmp_path / "empty", "found nothing"), (tmp_path / "no" / "such", "cannot be loaded")):
         with pytest.raises(ModelError, match=said):
-            compared(tmp_path / "out", names=["naive-rag", "chain"], policy=policy, reranker=str(spec))
+            compared(tmp_path / "out", names=["naive-rag", strategy("chain", rerank=str(spec))], policy=policy)
     assert policy.seen == [] and not (tmp_path / "out").exists()
 
 

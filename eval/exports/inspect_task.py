@@ -40,6 +40,7 @@ def build(
     limit: int | None = None,
     seed: int = 0,
     searches: int = 12,
+    reranker: str = "",
 ) -> Any:
     """The inspect_ai ``Task`` of a benchmark under a strategy; arguments as of ``sleuth eval``."""
     import inspect_ai
@@ -50,7 +51,8 @@ def build(
     chosen, path = find(benchmark)
     tasks = {task.id: task for task in select(chosen.load(path or data), limit, seed)}
     searched, engine = parts(store, policy)
-    context = Context(engine, named_strategy(strategy), {}, searched.fingerprint, Budget(searches=searches), seed=seed)
+    plan = named_strategy(strategy, **({"rerank": reranker} if reranker else {}))
+    context = Context(engine, plan, {}, searched.fingerprint, Budget(searches=searches), seed=seed)
     episodes: dict[str, Episode] = {}
     samples = [Sample(id=i, input=task.question, target=list(task.answers)) for i, task in tasks.items()]
     return inspect_ai.Task(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 NAMES = ", ".join(STRATEGIES)
 OUT = Path("runs/ask.jsonl")
 ADAPTER = "default"
-RERANKER = "shipped"
 PolicyOption = Annotated[
     str, typer.Option(help="embedded, a model folder or hub id, or URL#model for an OpenAI-compatible server.")
 ]
@@ -31,17 +31,23 @@ AdapterOption = Annotated[
     typer.Option(help="LoRA adapter of a local model: a name of ours, a folder, none, or default (ours, if embedded)."),
 ]
 RerankerOption = Annotated[
-    str,
-    typer.Option(help="Of a strategy that reranks (chain): shipped, a cross-encoder's folder or id, or an adapter's."),
+    str | None,
+    typer.Option(
+        help="What reads hits again: shipped, a cross-encoder's folder or id, an adapter's folder, or none. "
+        "By default as the strategy says."
+    ),
 ]
 
 
-def reranker_of(spec: str, *plans: Strategy) -> str:
-    """What ``--reranker`` names; with no strategy that reranks it would be ignored, and raises `ConfigError`."""
-    if spec != RERANKER and not any(plan.rerank for plan in plans):
-        named = ", ".join(plan.name for plan in plans)
-        raise ConfigError(f"--reranker {spec}: expected a strategy that reranks, found {named}")
-    return spec
+def planned(names: Sequence[str], reranker: str | None) -> list[Strategy]:
+    """The strategies named, with what ``--reranker`` says for those that search; `ConfigError` if none does."""
+    plans = [strategy(name) for name in names]
+    if reranker is None:
+        return plans
+    if not any(plan.retrieve for plan in plans):
+        raise ConfigError(f"--reranker {reranker}: expected a strategy that searches, found {', '.join(names)}")
+    spec = "" if reranker == "none" else reranker
+    return [dataclasses.replace(plan, rerank=spec) if plan.retrieve else plan for plan in plans]
 
 
 def adapter_of(name: str) -> str | None:
@@ -55,7 +61,7 @@ def ask(
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
     plan: Annotated[str, typer.Option("--strategy", help=f"One of {NAMES}.")] = DEFAULT,
-    reranker: RerankerOption = RERANKER,
+    reranker: RerankerOption = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same episode on one machine.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     searches: Annotated[int, typer.Option(min=0, help="Most searches.")] = 12,
@@ -84,11 +90,10 @@ def ask(
         store,
         policy=policy,
         adapter=adapter_of(adapter),
-        strategy=strategy(plan),
+        strategy=planned([plan], reranker)[0],
         budget=Budget(searches=searches, tokens=tokens, seconds=seconds),
         sampling=Sampling(temperature=temperature),
         seed=seed,
-        reranker=reranker_of(reranker, strategy(plan)),
     )
     live = None if quiet else view.Live().step
     try:

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sleuth.agents.records import Budget
-from sleuth.agents.strategy import STRATEGIES, strategy
+from sleuth.agents.strategy import STRATEGIES
 from sleuth.commands.asking import (
     ADAPTER,
-    RERANKER,
     AdapterOption,
     PolicyOption,
     RerankerOption,
     adapter_of,
     code_in,
-    reranker_of,
+    planned,
 )
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.terminal import emit, out, plain, progress, say, table
@@ -48,7 +47,7 @@ def evaluate(
     ] = "all",
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
-    reranker: RerankerOption = RERANKER,
+    reranker: RerankerOption = None,
     data: DataOption = None,
     limit: LimitOption = None,
     seed: Annotated[int, typer.Option(help="Draws the questions and seeds the episodes.")] = 0,
@@ -100,10 +99,9 @@ def evaluate(
                 run(
                     benchmark,
                     store,
-                    strategies=chosen,
+                    strategies=planned(chosen, reranker),
                     policy=policy,
                     adapter=adapter_of(adapter),
-                    reranker=reranker_of(reranker, *map(strategy, chosen)),
                     data=data,
                     limit=limit,
                     seed=seed,

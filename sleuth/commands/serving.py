@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from sleuth.agents.strategy import DEFAULT, strategy
+from sleuth.agents.strategy import DEFAULT
 from sleuth.commands.asking import (
     ADAPTER,
     NAMES,
-    RERANKER,
     AdapterOption,
     PolicyOption,
     RerankerOption,
     adapter_of,
-    reranker_of,
+    planned,
 )
 from sleuth.terminal import say
 
@@ -66,7 +65,7 @@ def mcp(
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
     plan: Annotated[str, typer.Option("--strategy", help=f"Of the agent: one of {NAMES}.")] = DEFAULT,
-    reranker: RerankerOption = RERANKER,
+    reranker: RerankerOption = None,
     k: Annotated[int, typer.Option(min=1, max=100, help="Passages of a search.")] = 10,
     file: Annotated[Path | None, typer.Option("--out", help="The agent's episodes are appended here.")] = None,
 ) -> None:
@@ -81,8 +80,8 @@ def mcp(
     from sleuth.session import Session
 
     sockets = [] if port is None else bind(host, port)
-    read_by = reranker_of(reranker, strategy(plan))
-    session = Session.open(store, policy=policy, adapter=adapter_of(adapter), strategy=plan, reranker=read_by)
+    (chosen,) = planned([plan], reranker)
+    session = Session.open(store, policy=policy, adapter=adapter_of(adapter), strategy=chosen)
     server = make_server(session, k, asks, file)
     say(f"{store}: fingerprint {session.store.fingerprint[:12]}, {', '.join(('search', 'fetch', 'ask')[: 2 + asks])}")
     if port is None:

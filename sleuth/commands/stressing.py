@@ -11,7 +11,15 @@ import typer
 
 from sleuth.agents.records import Budget
 from sleuth.agents.strategy import DEFAULT
-from sleuth.commands.asking import ADAPTER, NAMES, AdapterOption, PolicyOption, adapter_of
+from sleuth.commands.asking import (
+    ADAPTER,
+    NAMES,
+    AdapterOption,
+    PolicyOption,
+    RerankerOption,
+    adapter_of,
+    planned,
+)
 from sleuth.corpora.errors import InputError
 from sleuth.terminal import emit, out, plain, progress, say
 
@@ -32,6 +40,7 @@ def stress(
     plan: Annotated[str, typer.Option("--strategy", help=f"One of {NAMES}.")] = DEFAULT,
     policy: PolicyOption = "embedded",
     adapter: AdapterOption = ADAPTER,
+    reranker: RerankerOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder with qa/NAME.jsonl; the shipped rows by default.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Draw this many questions by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the questions and the changes, and seeds the episodes.")] = 0,
@@ -50,7 +59,6 @@ def stress(
     Example: sleuth stress store mine/questions.jsonl --stresses typos,contradictions,orders --limit 50
     """
     from sleuth.agents.policy import open_policy
-    from sleuth.agents.strategy import strategy
     from sleuth.eval.benchmarks import benchmark as find
     from sleuth.eval.load import read_tasks, select
     from sleuth.eval.robustness import stress as stressing
@@ -60,7 +68,7 @@ def stress(
 
     chosen, path = find(benchmark)
     tasks = select(chosen.load(path or data), limit, seed)
-    opened, planned = Datastore.open(store), strategy(plan)
+    opened, (strategy,) = Datastore.open(store), planned([plan], reranker)
     texts = read_orders(given) if given else ORDERS
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     variants = [stressing.variant(name, tasks, opened.document, seed, texts) for name in wanted]
@@ -71,7 +79,7 @@ def stress(
         try:
             with progress() as tell:
                 return await stressing.stress(
-                    opened, tasks, variants, engine, planned, folder,
+                    opened, tasks, variants, engine, strategy, folder,
                     seed=seed, budget=Budget(searches=searches), concurrency=concurrency, resume=resume, progress=tell,
                 )  # fmt: skip
         finally:
