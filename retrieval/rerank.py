@@ -274,7 +274,7 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Any]]:
 def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None:
     """Put the adapter into ``model``; every weight must have its place, and a head that the base lacks must be among
     them: it would be random."""
-    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import get_peft_model
 
     misfit = f"adapter {folder} does not fit {config.base_model_name_or_path}"
     inner = model.transformers_model
@@ -286,6 +286,18 @@ def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None
             adapted = get_peft_model(inner, config)
     except ValueError as error:
         raise ModelError(f"{misfit}: {error}") from error
+    untrained = [name for name in head if f"base_model.model.{name}" not in state]
+    put(adapted, state, misfit)
+    if headless and untrained:
+        raise ModelError(f"adapter {folder}: expected its head {', '.join(untrained)} in modules_to_save, found none")
+    adapted.merge_and_unload()
+
+
+def put(adapted: Any, state: dict[str, Any], misfit: str) -> None:
+    """Set the weights of a model's adapter; each must have its place and its shape, or `ModelError` begins with
+    ``misfit``."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
     wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     expected = {name: tuple(weight.shape) for name, weight in wanted.items()}
     found = {name: tuple(weight.shape) for name, weight in state.items()}
@@ -293,11 +305,7 @@ def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None
         if expected.get(name) != found.get(name):
             there, here = (shapes.get(name, "no such weight") for shapes in (found, expected))
             raise ModelError(f"{misfit}: {name}: expected {here}, found {there}")
-    untrained = [name for name in head if f"base_model.model.{name}" not in found]
-    if headless and untrained:
-        raise ModelError(f"adapter {folder}: expected its head {', '.join(untrained)} in modules_to_save, found none")
     set_peft_model_state_dict(adapted, state)
-    adapted.merge_and_unload()
 
 
 @contextlib.contextmanager

@@ -131,6 +131,33 @@ def test_it_learns_says_what_it_gained_and_goes_on_to_the_same_bytes(data: Path,
         recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "out"), str(data), resume=True, progress=said.append)
 
 
+def test_it_goes_on_from_another_adapter_that_fits(data: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    base = encoder(tmp_path / "base", "it sold well")
+    (tmp_path / "r.toml").write_text(RECIPE.format(base=base, more="epochs = 0.5"))
+    first = recipe.run(str(tmp_path / "r.toml"), str(tmp_path / "one"), str(data), progress=lambda line: None)
+
+    def further_on(name: str, more: str, base: Path = base) -> Path:
+        (tmp_path / name).write_text(RECIPE.format(base=base, more=f'epochs = 0.5\nstart = "{first}"\n{more}'))
+        return recipe.run(str(tmp_path / name), str(tmp_path / name[0]), str(data), progress=lambda line: None)
+
+    begun = load_file(first / "adapter_model.safetensors")
+    still = load_file(further_on("a.toml", "learning_rate = 1e-12") / "adapter_model.safetensors")
+    moved = load_file(further_on("b.toml", "") / "adapter_model.safetensors")
+    assert begun.keys() == still.keys() == moved.keys()
+    assert all(torch.allclose(still[name], begun[name], atol=1e-9) for name in begun)
+    assert any(not torch.allclose(moved[name], begun[name], atol=1e-5) for name in begun)
+    with pytest.raises(ConfigError, match="expected rank 4 and alpha 32; found 16 and 32"):
+        further_on("c.toml", "rank = 4")
+    with pytest.raises(ConfigError, match=f"expected an adapter over {tmp_path / 'other'}; found one over {base}"):
+        further_on("d.toml", "", encoder(tmp_path / "other", "it sold well"))
+    shutil.rmtree(first)
+    with pytest.raises(ModelError, match="not a LoRA adapter"):
+        further_on("e.toml", "")
+
+
 def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint_of_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,18 @@ from sleuth.corpora.errors import ConfigError, InputError, ModelError
 from sleuth.corpora.records import Passage
 from sleuth.eval.records import Task
 from sleuth.retrieval.records import Retriever
-from sleuth.retrieval.rerank import ADAPTER, DEPTH, CrossEncoder, Reranked, bare, pair_text
+from sleuth.retrieval.rerank import (
+    ADAPTER,
+    DEPTH,
+    SHIPPED,
+    CrossEncoder,
+    Reranked,
+    bare,
+    base_path,
+    pair_text,
+    put,
+    read_adapter,
+)
 from sleuth.training.checkpoint import TrainingError
 from sleuth.training.hops import holds
 
@@ -55,6 +66,8 @@ ASKED_AT_ONCE = 64
 class RerankerSpec:
     """How to train; the questions come from ``[tasks]``."""
 
+    start: str = ""
+    """The adapter to go on from, over the same base and of the same rank: ``shipped`` or a folder; empty for none."""
     rank: int = 16
     alpha: int = 32
     learning_rate: float = 1e-3
@@ -242,18 +255,37 @@ def _same(made: Sequence[Ranking], out: Path) -> None:
 
 
 def _adapted(base: str, spec: RerankerSpec) -> Any:
-    """The base with a fresh adapter on it."""
+    """The base with an adapter on it: a fresh one, or the one to start from."""
     from peft import LoraConfig
 
     model = bare(base, config_kwargs=NO_DROPOUT)
     _fits(model, base)
+    given = _given(spec, base) if spec.start else None
     model.add_adapter(
         LoraConfig(
             task_type="SEQ_CLS", r=spec.rank, lora_alpha=spec.alpha, target_modules=list(TARGETS),
             exclude_modules=r".*pooler.*", modules_to_save=list(WHOLE),
         )
     )  # fmt: skip
+    if given is not None:
+        put(model.transformers_model, *given)
     return model
+
+
+def _given(spec: RerankerSpec, base: str) -> tuple[dict[str, Any], str]:
+    """The weights to start from, and what is said of them where they do not fit."""
+    folder = SHIPPED if spec.start == "shipped" else Path(spec.start)
+    config, state = read_adapter(folder)
+    named = config.base_model_name_or_path
+    if base_path(named) != base_path(base) and Path(named).resolve() != Path(base).resolve():
+        raise ConfigError(f"reranker.start {spec.start}: expected an adapter over {base}; found one over {named}")
+    if (config.r, config.lora_alpha) != (spec.rank, spec.alpha):
+        found = f"{config.r} and {config.lora_alpha}"
+        raise ConfigError(
+            f"reranker.start {spec.start}: expected rank {spec.rank} and alpha {spec.alpha}; found {found}"
+        )
+    inside = {name.removeprefix("base_model.model."): weight for name, weight in state.items()}  # as saved: around it
+    return inside, f"adapter {folder} does not fit {base}"
 
 
 def _fits(model: Any, base: str) -> None:
