@@ -92,8 +92,15 @@ class ChainReader:
         return [-float(wanted.index(p.id)) if p.id in wanted else -9.0 for p in passages]
 
 
-def use_reranker(monkeypatch: pytest.MonkeyPatch) -> ChainReader:
+class LengthReader(ChainReader):
+    """A reranker that knows nothing and is always of one mind."""
+
+    def __call__(self, query: str, passages: Sequence[Passage]) -> list[float]:
+        return [-float(len(f"{query}{p.text}") % 7) for p in passages]
+
+
+def use_reranker(monkeypatch: pytest.MonkeyPatch, reader: ChainReader | None = None) -> ChainReader:
     """Whatever is named, this one reads hits again."""
-    reader = ChainReader()
-    monkeypatch.setattr("sleuth.retrieval.rerank.reranker", lambda spec, device=None: reader)
-    return reader
+    chosen = reader or ChainReader()
+    monkeypatch.setattr("sleuth.retrieval.rerank.reranker", lambda spec="shipped", device=None: chosen)
+    return chosen

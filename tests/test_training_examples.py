@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,23 @@ import jsonschema
 import pytest
 
 from sleuth.agents.cite import quotable
+from sleuth.agents.context import Context, equipped
+from sleuth.agents.graph import build_graph
 from sleuth.agents.role import parse_object
 from sleuth.agents.roles import answerer, planner, reflector, rewriter
+from sleuth.agents.rollout import rollout
+from sleuth.agents.strategy import STRATEGIES
 from sleuth.agents.trace import UNKNOWN
 from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.corpora.records import Passage
 from sleuth.eval.split import bucket, reporting_only
 from sleuth.training import plans
 from sleuth.training.examples import build
+from sleuth.training.made import Corpus
 from sleuth.training.sets import QuestionSet, find_span, load
 from sleuth.training.turns import Example
+from tests.films import LengthReader, use_reranker
+from tests.scripted import ScriptedPolicy
 from tests.training_data import ROWS, make, write
 
 
@@ -118,6 +127,24 @@ def test_ranked_examples_show_passages_as_a_search_does(data: Path) -> None:
     assert all(in_order(True)) and not all(in_order(False))
     plain, ranked = (build(data, counts, 0, range(3, 10), order) for order in (False, True))
     assert [e.completion for e in plain] == [e.completion for e in ranked]
+
+
+def test_chained_examples_show_passages_as_the_strategy_does(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_reranker(monkeypatch, LengthReader())
+    qa = replace(load(data, "hotpotqa_s"), ranked="chain")
+    row, policy = qa.rows[0], ScriptedPolicy(lambda messages: {"answer": "x", "quotes": []})
+    context = equipped(Context(policy, STRATEGIES["chain"], fingerprint=qa.name), Corpus(qa))
+    episode = asyncio.run(rollout(build_graph(context.strategy), row["question"], context))
+    found = [p.id for p in qa.ordered(row["question"], 1)]
+    assert found[:4] == episode.steps[-1].parsed["shown"] and len(set(found)) == len(found) > 4
+    assert found != [p.id for p in qa.search(row["question"], len(found))]
+    made = build(data, {"answerer": {"hotpotqa_s": 99}}, 0, range(3, 10), "chain")
+    questions = {row["id"]: row["question"] for row in qa.rows}
+    for example in made:
+        places = {p.text: n for n, p in enumerate(qa.ordered(questions[example.source.split("/")[1]], 1))}
+        order = [places.get(p.text, len(places)) for p in shown(example.messages[1].content)]
+        assert order == sorted(order) and "Known:" not in example.messages[1].content
+    assert len(made) > 9
 
 
 def test_replies_fit_the_schema_and_read_back(examples: list[Example]) -> None:

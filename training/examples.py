@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from sleuth.corpora.errors import ConfigError
 from sleuth.training.sets import FOUND, MADE, OWN, QuestionSet, Row, load
@@ -94,7 +95,7 @@ passages) or ``closed`` (over none)."""
 
 def build(
     data: str | Path | None, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int],
-    ranked: bool = False, own: Callable[[], QuestionSet] | None = None,
+    ranked: bool | Literal["chain"] = False, own: Callable[[], QuestionSet] | None = None,
 ) -> list[Example]:  # fmt: skip
     """``counts[role][set]`` examples at most of each kind, of rows whose bucket is in ``tenths``, in a seeded order.
 

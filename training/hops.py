@@ -134,7 +134,7 @@ def shown(
     """``k`` passages as retrieved, with all of ``must`` among them and, beside those, none of ``barred``."""
     keep = {p.id for p in must}
     texts = {p.text for p in must}
-    found = qa.search(query, 4 * k)
+    found = qa.ordered(query, 4 * k)
     fill = [
         p
         for p in found

@@ -27,7 +27,7 @@ MOST = 500
 
 def made(qa: QuestionSet, data: str | Path, seed: int = 0) -> QuestionSet:
     """``qa`` with at most `MOST` made questions in place of its own; the same seed gives the same ones."""
-    rules, corpus = grammar(), _Corpus(qa)
+    rules, corpus = grammar(), Corpus(qa)
     tasks = Synthesis(facts_of(lambda stage: corpus.documents(), rules), rules, corpus, tuple(KINDS), seed).take(MOST)
     reporting = [task for task in loader(qa.name)(data) if is_reporting(task)]
     kept, _ = decontaminated(tasks, reporting)
@@ -36,7 +36,7 @@ def made(qa: QuestionSet, data: str | Path, seed: int = 0) -> QuestionSet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Corpus:
+class Corpus:
     """A set's passages as the source that questions are made from and checked against; each is a whole document."""
 
     qa: QuestionSet
@@ -52,7 +52,7 @@ class _Corpus:
         passage = self.qa.passages[doc_id]
         return Document(passage.doc_id, passage.text, title=passage.title)
 
-    def retriever(self, mode: str) -> _Corpus:
+    def retriever(self, mode: str) -> Corpus:
         return self
 
     def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from sleuth.corpora.errors import ConfigError, InputError, nearest
 from sleuth.corpora.files import read_toml
@@ -43,8 +43,9 @@ class Recipe:
     """``embedded``, or a folder or hub id of a causal language model."""
     seed: int = 0
     """Draws the examples and starts the training."""
-    ranked: bool = False
-    """Examples show gold passages where a search ranks them, as a run does; otherwise anywhere among the others."""
+    ranked: bool | Literal["chain"] = False
+    """Examples show gold passages where a search ranks them, as a run does, or with ``"chain"`` strategy `chain`, its
+    reranker included; otherwise anywhere among the others."""
     held_out: int = 0
     """Examples of each role to compare the untrained and the trained model on at the end (`training.held_out`)."""
     sft: SftSpec = field(default_factory=SftSpec)
@@ -73,6 +74,8 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     for key in data:
         known(path, "", key, [*(k for k in _keys(Recipe) if k != "rl"), *TABLES])
     _check(path, data, Recipe, "")
+    if (ranked := data.get("ranked", False)) not in (True, False, "chain"):
+        raise ConfigError(f'{path}: ranked: expected true, false or "chain"; found {ranked!r}')
     sft = data.pop("sft", {})
     _check(path, sft, SftSpec, "sft.")
     if "seed" in sft:

@@ -13,8 +13,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sleuth.corpora.errors import InputError
 from sleuth.corpora.records import Passage
@@ -38,8 +39,9 @@ class QuestionSet:
     passages: Mapping[str, Passage]
     starts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Where the source's own sentences begin, by passage id; only for sets that mark gold sentences."""
-    ranked: bool = False
-    """Whether examples show gold passages where a search ranks them; otherwise anywhere among the others."""
+    ranked: bool | Literal["chain"] = False
+    """Whether examples show gold passages where a search ranks them, or strategy `chain` would show them; otherwise
+    anywhere among the others."""
     retriever: Retriever | None = None
     """What finds passages where ``passages`` are not all there are; None for BM25 over those."""
 
@@ -69,6 +71,33 @@ class QuestionSet:
         tokens = bm25s.tokenize([query], stopwords="en", stemmer=stemmer, show_progress=False)
         found, _ = retriever.retrieve(tokens, k=min(k, len(ids)), show_progress=False)
         return [self.passages[ids[int(i)]] for i in found[0]]
+
+    def ordered(self, query: str, k: int) -> list[Passage]:
+        """What examples show beside gold passages, and the order of both: of a search, or of strategy `chain`."""
+        if self.ranked != "chain":
+            return self.search(query, k)
+        if query not in self._chains:
+            self._chains[query] = self._chain(query)
+        return self._chains[query]
+
+    def _chain(self, query: str) -> list[Passage]:
+        from sleuth.agents.trace import further
+        from sleuth.retrieval.rerank import DEPTH, Reranked, reranker
+        from sleuth.training.made import Corpus
+
+        reading = Reranked(Corpus(self), reranker(), DEPTH, batch=DEPTH, fused=True)
+
+        def search(query: str) -> list[Passage]:
+            return [hit.passage for hit in reading.search([query], DEPTH)[0]]
+
+        first = search(query)
+        second = [p for p in search(further(query, first[0])) if p.id != first[0].id] if first else []
+        turns = (passage for pair in zip_longest(first, second) for passage in pair if passage is not None)
+        return list({passage.id: passage for passage in turns}.values())
+
+    @functools.cached_property
+    def _chains(self) -> dict[str, list[Passage]]:
+        return {}
 
     @functools.cached_property
     def _index(self) -> tuple[Any, list[str], Any]:

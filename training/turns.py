@@ -215,7 +215,7 @@ def answer_multihop(qa: QuestionSet, row: Row, rng: random.Random) -> Iterator[E
         for _ in range(2):
             size = rng.choice([3, 4, 5, 5]) if len(chain) < 4 else 5
             passages = shown(qa, question, [p for p, _ in chain], rng, size)
-            facts = noisy_facts(qa, row, passages, rng)
+            facts = noisy_facts(qa, row, passages, rng) if qa.ranked != "chain" else []  # nobody takes notes there
             yield _answerer(qa, row, question, passages, [quote for _, quote in chain], span, facts)
 
 
