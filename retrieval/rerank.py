@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import logging
 import math
 import threading
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -157,6 +159,10 @@ class CrossEncoder:
     batch: int = 8
     """Pairs read together, those of about one length: little is padded, and a score depends on the others by rounding
     alone."""
+    keep: int = 4096
+    """Lists whose scores are remembered: a question that is asked again, of another seed or in another step of a
+    training, is not read again. The same list has the same scores, remembered or not."""
+    _kept: OrderedDict[bytes, list[float]] = field(default_factory=OrderedDict, repr=False)
     _loaded: Any = field(default=None, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -164,13 +170,22 @@ class CrossEncoder:
         if not passages:
             return []
         pairs = [(query, pair_text(passage)) for passage in passages]
+        key = hashlib.blake2b(json.dumps(pairs).encode(), digest_size=16).digest()
         with self._lock:
-            found = self._model().predict(pairs, batch_size=self.batch, show_progress_bar=False)
+            if key not in self._kept:
+                self._kept[key] = self._read(pairs)
+            self._kept.move_to_end(key)
+            if len(self._kept) > self.keep:
+                self._kept.popitem(last=False)
+            return list(self._kept[key])
+
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        found = self._model().predict(pairs, batch_size=self.batch, show_progress_bar=False)
         if found.ndim != 1:
             raise ModelError(
                 f"cross-encoder {self.spec!r}: expected one score a pair, found an output of shape {found.shape}"
             )
-        return found.tolist()
+        return list(map(float, found))
 
     @property
     def name(self) -> str:

@@ -234,7 +234,8 @@ def test_an_adapter_over_a_cross_encoder_may_leave_its_head_alone(tmp_path: Path
 
 def test_threads_share_one_cross_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = a_model(tmp_path / "m")
-    expected, shared = CrossEncoder(str(folder))("mill", SEVERAL), CrossEncoder(str(folder))
+    shared, queries = CrossEncoder(str(folder)), [f"mill {n}" for n in range(8)]
+    expected = list(map(CrossEncoder(str(folder)), queries, [SEVERAL] * 8))
     plain, loads, inside = rerank._load, [], []
 
     def slowly(*given: Any, **named: Any) -> Any:
@@ -256,9 +257,21 @@ def test_threads_share_one_cross_encoder(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(rerank, "_load", slowly)
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: shared("mill", SEVERAL), range(8)):
-            np.testing.assert_allclose(found, expected, atol=1e-5)
+        for found, wanted in zip(pool.map(lambda query: shared(query, SEVERAL), queries), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert len(loads) == 1
+
+
+def test_a_list_that_is_read_again_has_the_scores_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, read = CrossEncoder(str(a_model(tmp_path / "m")), keep=2), []
+    plain = CrossEncoder._read
+    monkeypatch.setattr(CrossEncoder, "_read", lambda self, pairs: read.append(pairs[0][0]) or plain(self, pairs))
+    first = reader("mill", SEVERAL)
+    wanted = list(first)
+    first.clear()  # what a caller does with its list is its own affair
+    assert reader("mill", SEVERAL) == wanted and reader("mill", SEVERAL[:1]) != wanted and read == ["mill"] * 2
+    reader("x", SEVERAL)  # the third list: the one that was asked for longest ago goes
+    assert reader("mill", SEVERAL) == wanted and read == ["mill", "mill", "x", "mill"]
 
 
 def test_weighted_fusion_puts_scores_on_one_scale_and_learns_its_weight() -> None:
