@@ -96,10 +96,11 @@ passages) or ``closed`` (over none)."""
 def build(
     data: str | Path | None, counts: Mapping[str, Mapping[str, int]], seed: int, tenths: Sequence[int],
     ranked: bool | Literal["chain"] = False, own: Callable[[], QuestionSet] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Example]:  # fmt: skip
     """``counts[role][set]`` examples at most of each kind, of rows whose bucket is in ``tenths``, in a seeded order.
 
-    ``ranked`` as `QuestionSet` has it; ``own`` opens the set of that name.
+    ``ranked`` as `QuestionSet` has it; ``own`` opens the set of that name; ``say`` gets a line per role and set.
 
     Rows take turns, so a second example of a row comes only when each row has given its first.
     """
@@ -117,7 +118,9 @@ def build(
                 loaded[name] = replace(own() if own and name == OWN else load(data, name), ranked=ranked)
             qa = loaded[name]
             rows = [row for row in qa.rows if bucket(row) in tenths]
-            made += take_turns(qa, rows, role, builder, count, seed)
+            found = take_turns(qa, rows, role, builder, count, seed)
+            say(f"examples of {role} from {name}: {len(found)} of {count}")
+            made += found
     random.Random(seed).shuffle(made)
     return made
 

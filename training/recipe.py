@@ -228,7 +228,7 @@ def _supervised(
     from sleuth.training.examples import build
     from sleuth.training.sft import train
 
-    examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS, recipe.ranked, own)
+    examples = build(data, recipe.examples, recipe.seed, TRAIN_TENTHS, recipe.ranked, own, progress)
     if not examples:
         asked = ", ".join(f"{role}.{name}" for role, sets in recipe.examples.items() for name in sets)
         raise InputError(
