@@ -318,6 +318,8 @@ def test_the_shipped_recipe_reads() -> None:
         ('name = "x"\n[sft]\nlearning_rat = 1', r"'sft.learning_rat' \(did you mean 'learning_rate'\?\); known: rank"),
         ('name = "x"\n[sft]\nbatch = "8"', "sft.batch must be int; found '8'"),
         ('name = "x"\n[sft]\nseed = 8', "seed stands at the top"),
+        ('name = "x"\nranked = "chian"', """ranked: expected true, false or "chain"; found 'chian'"""),
+        ('name = "x"\nranked = 1', "ranked: expected true, false"),
         ('name = "x"\n[examples.planer]\nnq_train = 3', "did you mean 'planner'"),
         ('name = "x"\n[examples.planner]\nnq_trai = 3', "did you mean 'nq_train'"),
         ('name = "x"\n[examples.planner]\nnq_train = -3', "must be a count; found -3"),

@@ -74,7 +74,8 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     for key in data:
         known(path, "", key, [*(k for k in _keys(Recipe) if k != "rl"), *TABLES])
     _check(path, data, Recipe, "")
-    if (ranked := data.get("ranked", False)) not in (True, False, "chain"):
+    ranked = data.get("ranked", False)
+    if not isinstance(ranked, bool) and ranked != "chain":
         raise ConfigError(f'{path}: ranked: expected true, false or "chain"; found {ranked!r}')
     sft = data.pop("sft", {})
     _check(path, sft, SftSpec, "sft.")
