@@ -88,7 +88,7 @@ def means(found: Found, sets: Sequence[str], strategy: str, policy: str, metric:
     values: dict[str, float] = {}
     for dataset in sets:
         seeds = found.get((dataset, strategy, policy), {})
-        for task in seeds.get(SEEDS[0], {}) if len(seeds) == len(SEEDS) else ():
+        for task in seeds.get(SEEDS[0], {}) if _whole(found, dataset, strategy, policy) else ():
             told = [value for seed in SEEDS if (value := seeds[seed].get(task, {}).get(metric)) is not None]
             if told:
                 values[f"{dataset}/{task}"] = fmean(told)
@@ -108,9 +108,9 @@ def render(found: Found, about: str) -> str:
         head = ["set", *(f"{strategy}, {policy}" for strategy, policy in RUNS)]
         lines += [f"{label(metric)}:", "", grid([head, *rows]), ""]
     lines += [f"{RUNS[0][0]}, {RUNS[0][1]}, minus the others, paired over questions:", ""]
-    for dataset in [*there, ""]:
-        sets = [dataset] if dataset else there
-        for strategy, policy in RUNS[1:]:
+    for strategy, policy in RUNS[1:]:
+        whole = [d for d in there if all(_whole(found, d, *run_) for run_ in (RUNS[0], (strategy, policy)))]
+        for sets in dict.fromkeys([*((d,) for d in whole), tuple(whole)]):
             parts = []
             for metric in METRICS:
                 ours, theirs = (means(found, sets, *run_, metric) for run_ in (RUNS[0], (strategy, policy)))
@@ -118,8 +118,12 @@ def render(found: Found, about: str) -> str:
                 gap = paired_difference({k: ours[k] for k in both}, {k: theirs[k] for k in both}) if both else None
                 parts += [f"{label(metric)} {figure(metric, gap)}"] if gap else []
             if parts:
-                lines.append(f"- {dataset or 'all'}, {strategy} {policy}: {', '.join(parts)}")
+                lines.append(f"- {strategy} {policy}, {' + '.join(sets)}: {', '.join(parts)}")
     return "\n".join(lines) + "\n"
+
+
+def _whole(found: Found, dataset: str, strategy: str, policy: str) -> bool:
+    return set(SEEDS) <= set(found.get((dataset, strategy, policy), {}))
 
 
 def _shown(found: Found, dataset: str, strategy: str, policy: str, metric: str) -> str:
