@@ -1,7 +1,7 @@
 """A context is what a run is handed: the policy, the tools, the strategy and the limits; it never changes during a run.
 
 A role sees only its context and the trace. Nothing a policy or a passage says can add a tool or raise a limit.
-`equipped` gives it the tools of its strategy over a store.
+`equipped` gives it the tools of its strategy over a store; `ready` loads what a strategy needs beside the policy.
 """
 
 from __future__ import annotations
@@ -49,6 +49,12 @@ class Context:
             "tools": sorted(self.tools),
             **({"reranker": rerank.reranker(self.strategy.rerank).name} if reranks else {}),
         }
+
+
+def ready(strategy: Strategy) -> None:
+    """Load the reranker of a strategy that has one, so that `ModelError` comes before a run and not in its searches."""
+    if strategy.retrieve and strategy.rerank:
+        rerank.reranker(strategy.rerank).load()
 
 
 def equipped(context: Context, store: Retriever, where: Filter | None = None) -> Context:

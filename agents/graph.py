@@ -23,6 +23,7 @@ from sleuth.agents.role import State, node
 from sleuth.agents.roles import ROLES
 from sleuth.agents.strategy import Strategy
 from sleuth.agents.trace import Trace, ends_goal
+from sleuth.corpora.records import Passage
 
 
 def roles_of(strategy: Strategy) -> list[str]:
@@ -74,6 +75,14 @@ def _last_search(trace: Trace, strategy: Strategy) -> bool:
     goal = trace.goal()
     fixed = 1 < strategy.least == strategy.turns
     return fixed and goal == len(trace.goals()) - 1 and len(trace.tried(goal)) >= strategy.turns
+
+
+async def gathered(question: str, context: Context) -> list[Passage]:
+    """What the answerer of a strategy reads that asks no policy before it; nothing is asked here either."""
+    trace = Trace(question)
+    while following(trace, context.strategy) == "searcher":
+        trace = Trace(question, (*trace.steps, await ROLES["searcher"].act(trace, context)))
+    return trace.evidence(context.strategy.read)
 
 
 def route(trace: Trace, context: Context, now: float) -> str:

@@ -103,7 +103,7 @@ async def run_cell(cell: Cell, tasks: Sequence[Task], store: Any, policy: Any, g
             given.out / version(cell) / cell.key, concurrency=given.concurrency, resume=True, progress=tell,
         )  # fmt: skip
         print(file=sys.stderr)
-        add_rows(given.results, cell, found)
+        add_rows(given.results / "floor.csv", COLUMNS, cell, found)
 
 
 def version(cell: Cell) -> str:
@@ -131,19 +131,18 @@ def read_rows(folder: Path, cell: Cell | None = None) -> list[dict[str, str]]:
     return [row for row in rows if all(row[name] == value for name, value in key.items())]
 
 
-def add_rows(folder: Path, cell: Cell, found: Report) -> None:
+def add_rows(path: Path, columns: Sequence[str], cell: Cell, found: Report, **more: Any) -> None:
     """Appends a cell's lines under a lock, since several runs may share the file. A blank is "not scored"."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "floor.csv").open("a", newline="", encoding="utf-8") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        head = {**dataclasses.asdict(cell), "version": version(cell)}
+        head = {**dataclasses.asdict(cell), "version": version(cell), **more}
         for row in found.scored:
-            values = {name: row.values[name] for name in METRICS}
-            shown = {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
-            writer.writerow({**head, "task": row.task_id, "stop": row.stop, **shown})
+            shown = {name: "" if value is None else f"{value:.6g}" for name, value in row.values.items()}
+            writer.writerow({**shown, **head, "task": row.task_id, "stop": row.stop})
 
 
 def report_of(cell: Cell, rows: Sequence[dict[str, str]]) -> Report:
@@ -347,8 +346,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def given_by(about: str | None) -> argparse.Namespace:
+    """What the command line says; `bench/seeds.py` takes the same."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with qa/ and corpora/")
     parser.add_argument("--limit", type=int, default=100, help="questions of a set at most")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
@@ -357,7 +357,11 @@ async def main() -> None:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/floor"), help="stores and episodes")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+async def main() -> None:
+    given = given_by(__doc__)
     stores = Stores(given.data, given.out / "stores")
     tasks = {d: select(BENCHMARKS[d].load(given.data), given.limit, reporting=True) for d in given.sets}
     await fill(given, stores, tasks)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.floor import ORDER, SETS, Cell, Stores, engine_of, machine, version
+from bench.floor import SETS, Cell, Stores, add_rows, engine_of, given_by, machine, version
 from sleuth.agents.records import Sampling
 from sleuth.agents.strategy import STRATEGIES
 from sleuth.eval.benchmarks import BENCHMARKS
@@ -68,15 +67,7 @@ async def run(cell: Cell, tasks: Sequence[Task], store: Any, policy: Any, given:
             concurrency=given.concurrency, resume=True, progress=_telling(f"{cell.key}, seed {seed}"),
         )  # fmt: skip
         print(file=sys.stderr)
-        fresh = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            head = {**{k: v for k, v in dataclasses.asdict(cell).items() if k in COLUMNS}, "version": version(cell)}
-            for row in made.scored:
-                values = {m: "" if (value := row.values[m]) is None else f"{value:.6g}" for m in METRICS}
-                writer.writerow({**head, "seed": seed, "task": row.task_id, **values})
+        add_rows(path, COLUMNS, cell, made, seed=seed)
 
 
 def _telling(what: str) -> Any:
@@ -136,18 +127,10 @@ def _shown(found: Found, dataset: str, strategy: str, policy: str, metric: str) 
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with qa/ and corpora/")
-    parser.add_argument("--limit", type=int, default=100, help="questions of a set at most")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
-    parser.add_argument("--strategies", nargs="+", choices=ORDER, default=ORDER)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=Path("runs/floor"), help="stores (the floor's) and episodes")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
-    given = parser.parse_args()
+    given = given_by(__doc__)
     stores = Stores(given.data, given.out / "stores")
     for strategy, policy in RUNS:
-        if strategy not in given.strategies:
+        if strategy not in given.strategies or policy not in given.policies:
             continue
         engine = engine_of(Cell(SETS[0], strategy, policy))
         for dataset in given.sets:

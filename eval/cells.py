@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sleuth.agents.context import Context
+from sleuth.agents.context import Context, ready
 from sleuth.agents.records import Episode, Policy
 from sleuth.agents.strategy import Strategy
 from sleuth.corpora.errors import ConfigError, InputError
@@ -241,6 +241,8 @@ async def run(
         return []
     if any(cell.config["fingerprint"] == UNBUILT.fingerprint for cell in made):
         made = cells(matrix, out, opened)
+    for cell in () if stored_only else made:
+        ready(cell.strategy)
     reports: list[Report] = []
     engine = None
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sleuth.agents import episodes
-from sleuth.agents.context import Context, equipped
+from sleuth.agents.context import Context, equipped, ready
 from sleuth.agents.records import Budget, Episode, Policy, Sampling
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import STRATEGIES, Strategy, strategy
@@ -27,7 +27,6 @@ from sleuth.eval.evaluate import Run, evaluate, rescore, tagged
 from sleuth.eval.load import none_usable, outlook, select
 from sleuth.eval.records import Benchmark, Task
 from sleuth.eval.report import Report
-from sleuth.retrieval import rerank
 from sleuth.retrieval.records import Retriever
 
 Progress = Callable[[str, int, int], None]
@@ -114,8 +113,8 @@ async def run_strategies(
         limits = (budget or Budget(), sampling or Sampling())
         return Context(policy, chosen, {}, store.fingerprint, *limits, seed)
 
-    for spec in dict.fromkeys(chosen.rerank for chosen in strategies if chosen.retrieve and chosen.rerank):
-        rerank.reranker(spec).load()
+    for chosen in strategies:
+        ready(chosen)
     for chosen, seed in itertools.product(strategies, seeds):
         context = planned(chosen, seed)
         name = chosen.name if len(seeds) == 1 else f"{chosen.name}, seed {seed}"

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleuth.agents.context import Context, equipped
+from sleuth.agents.context import Context, equipped, ready
 from sleuth.agents.records import Budget, Episode, Policy, Sampling, Step
 from sleuth.agents.strategy import DEFAULT, STRATEGIES, Strategy
 from sleuth.agents.strategy import strategy as strategy_named
 from sleuth.corpora.errors import InputError
-from sleuth.retrieval import rerank
 
 if TYPE_CHECKING:
     from sleuth.retrieval.remote import RemoteRetriever
@@ -48,8 +47,7 @@ class Session:
 
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
         made = cls(open_any(store, minds=minds()), open_policy(policy, adapter=adapter), chosen, **changes)
-        if chosen.retrieve and chosen.rerank:
-            rerank.reranker(chosen.rerank).load()
+        ready(chosen)
         return made
 
     def context(self) -> Context:

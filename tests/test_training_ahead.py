@@ -17,7 +17,7 @@ from sleuth.agents.policy.constrain import Tokens
 from sleuth.agents.policy.embedded import EmbeddedPolicy, end_tokens
 from sleuth.agents.policy.models import load_model
 from sleuth.agents.records import Message, PolicyError, Sampling
-from sleuth.corpora.errors import ConfigError
+from sleuth.corpora.errors import ConfigError, ModelError
 from sleuth.eval.records import Task
 from sleuth.serve_policy import make_app
 from sleuth.training.crew import Crew
@@ -68,6 +68,16 @@ def test_rollouts_of_a_chain_have_their_hits_read_again(monkeypatch: pytest.Monk
     episode = asyncio.run(one(TASKS[0], 7))  # type: ignore[arg-type]  # a coroutine it is
     assert len(reader.asked) == 2 and episode.config["reranker"] == reader.name
     assert (episode.config["seed"], episode.fingerprint, episode.stop) == (7, "films-1", "answered")
+
+
+def test_a_reranker_that_is_not_there_is_told_before_a_rollout(tmp_path: Path) -> None:
+    class Engine(ScriptedPolicy):
+        max_batch = 2
+
+    engine = Engine(reply)
+    with pytest.raises(ModelError, match="found nothing"):
+        asker(engine, FilmStore(), RolloutSpec("naive-rag", {"rerank": str(tmp_path)}), Sampling())
+    assert engine.seen == []
 
 
 def test_a_run_ahead_is_bounded_and_corrected(tmp_path: Path, folder: Path, engine: EmbeddedPolicy) -> None:

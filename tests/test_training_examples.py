@@ -25,8 +25,7 @@ from sleuth.corpora.records import Passage
 from sleuth.eval.split import bucket, reporting_only
 from sleuth.training import plans
 from sleuth.training.examples import build
-from sleuth.training.made import Corpus
-from sleuth.training.sets import QuestionSet, find_span, load
+from sleuth.training.sets import Corpus, QuestionSet, find_span, load
 from sleuth.training.turns import Example
 from tests.films import LengthReader, use_reranker
 from tests.scripted import ScriptedPolicy

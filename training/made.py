@@ -8,18 +8,14 @@ and of any word for word, is dropped, and so is one with a reporting row's answe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from sleuth.corpora.records import Document, Passage
 from sleuth.eval.load import is_reporting, loader
 from sleuth.eval.synthesis.kinds import KINDS
 from sleuth.eval.synthesis.make import Synthesis, facts_of, row_of
 from sleuth.eval.synthesis.training import decontaminated
 from sleuth.eval.synthesis.wording import grammar
-from sleuth.retrieval.records import Filter, Hit
-from sleuth.training.sets import MADE, QuestionSet, trainable
+from sleuth.training.sets import MADE, Corpus, QuestionSet, trainable
 
 MOST = 500
 """Questions of a corpus: the kinds take turns, and beyond some hundreds only comparisons are left."""
@@ -33,33 +29,3 @@ def made(qa: QuestionSet, data: str | Path, seed: int = 0) -> QuestionSet:
     kept, _ = decontaminated(tasks, reporting)
     rows = [row for row in map(row_of, kept) if trainable(row, data)]
     return dataclasses.replace(qa, name=MADE + qa.name, rows=rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """A set's passages as the source that questions are made from and checked against; each is a whole document."""
-
-    qa: QuestionSet
-
-    @property
-    def fingerprint(self) -> str:
-        return self.qa.name
-
-    def documents(self) -> Iterator[Document]:
-        return (self.document(id_) for id_ in sorted(self.qa.passages))
-
-    def document(self, doc_id: str) -> Document:
-        passage = self.qa.passages[doc_id]
-        return Document(passage.doc_id, passage.text, title=passage.title)
-
-    def retriever(self, mode: str) -> Corpus:
-        return self
-
-    def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
-        return [
-            [Hit(passage, 1 / rank, rank, "bm25") for rank, passage in enumerate(self.qa.search(query, k), 1)]
-            for query in queries
-        ]
-
-    def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
-        return [self.qa.passages[id_] for id_ in passage_ids]

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from sleuth.agents.context import Context, equipped
+from sleuth.agents.context import Context, equipped, ready
 from sleuth.agents.records import Budget, Episode, Sampling
 from sleuth.agents.rollout import rollout
 from sleuth.agents.strategy import Strategy, strategy
@@ -79,6 +79,7 @@ def asker(engine: Any, store: Retriever, spec: RolloutSpec, sampling: Sampling) 
     from sleuth.agents.graph import build_graph
 
     chosen = spec.chosen()
+    ready(chosen)
     graph = build_graph(chosen)
     plain = Context(engine, chosen, budget=Budget(searches=spec.searches), sampling=sampling)
     contexts: dict[str, Context] = {}

@@ -7,22 +7,22 @@ a set can have seen one. The formats are those of the benchmark files: ``qa/NAME
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from sleuth.corpora.errors import InputError
-from sleuth.corpora.records import Passage
+from sleuth.corpora.records import Document, Passage
 from sleuth.corpora.text import sentences
 from sleuth.eval.answers import normalise
 from sleuth.eval.split import reporting_only
-from sleuth.retrieval.records import Retriever
+from sleuth.retrieval.records import Filter, Hit, Retriever
 
 SHARED_CORPUS = {"nq_train": "nq", "nq_dev": "nq"}
 """Sets whose passages stand under another name."""
@@ -81,19 +81,14 @@ class QuestionSet:
         return self._chains[query]
 
     def _chain(self, query: str) -> list[Passage]:
-        from sleuth.agents.trace import further
-        from sleuth.retrieval.rerank import DEPTH, Reranked, reranker
-        from sleuth.training.made import Corpus
+        from sleuth.agents.context import Context, equipped
+        from sleuth.agents.graph import gathered
+        from sleuth.agents.strategy import strategy
+        from sleuth.retrieval.rerank import DEPTH
 
-        reading = Reranked(Corpus(self), reranker(), DEPTH, batch=DEPTH, fused=True)
-
-        def search(query: str) -> list[Passage]:
-            return [hit.passage for hit in reading.search([query], DEPTH)[0]]
-
-        first = search(query)
-        second = [p for p in search(further(query, first[0])) if p.id != first[0].id] if first else []
-        turns = (passage for pair in zip_longest(first, second) for passage in pair if passage is not None)
-        return list({passage.id: passage for passage in turns}.values())
+        chosen = strategy("chain", k=DEPTH, read=2 * DEPTH)
+        nobody: Any = None  # is asked: the strategy only searches before it answers
+        return asyncio.run(gathered(query, equipped(Context(nobody, chosen), Corpus(self))))
 
     @functools.cached_property
     def _chains(self) -> dict[str, list[Passage]]:
@@ -111,6 +106,36 @@ class QuestionSet:
             bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
         )
         return retriever, list(self.passages), stemmer
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A set's passages as the source that questions are made from and checked against; each is a whole document."""
+
+    qa: QuestionSet
+
+    @property
+    def fingerprint(self) -> str:
+        return self.qa.name
+
+    def documents(self) -> Iterator[Document]:
+        return (self.document(id_) for id_ in sorted(self.qa.passages))
+
+    def document(self, doc_id: str) -> Document:
+        passage = self.qa.passages[doc_id]
+        return Document(passage.doc_id, passage.text, title=passage.title)
+
+    def retriever(self, mode: str) -> Corpus:
+        return self
+
+    def search(self, queries: Sequence[str], k: int, where: Filter | None = None) -> list[list[Hit]]:
+        return [
+            [Hit(passage, 1 / rank, rank, "bm25") for rank, passage in enumerate(self.qa.search(query, k), 1)]
+            for query in queries
+        ]
+
+    def fetch(self, passage_ids: Sequence[str]) -> list[Passage]:
+        return [self.qa.passages[id_] for id_ in passage_ids]
 
 
 FICTIONAL = "fictional"

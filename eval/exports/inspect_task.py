@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from sleuth.agents.context import Context
+from sleuth.agents.context import Context, ready
 from sleuth.agents.records import Budget, Episode
 from sleuth.agents.strategy import DEFAULT
 from sleuth.agents.strategy import strategy as named_strategy
@@ -52,6 +52,7 @@ def build(
     tasks = {task.id: task for task in select(chosen.load(path or data), limit, seed)}
     searched, engine = parts(store, policy)
     plan = named_strategy(strategy, **({"rerank": reranker} if reranker else {}))
+    ready(plan)
     context = Context(engine, plan, {}, searched.fingerprint, Budget(searches=searches), seed=seed)
     episodes: dict[str, Episode] = {}
     samples = [Sample(id=i, input=task.question, target=list(task.answers)) for i, task in tasks.items()]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleuth.agents.context import Context
+from sleuth.agents.context import Context, ready
 from sleuth.agents.records import Budget, Episode, Policy, Sampling
 from sleuth.agents.strategy import Strategy
 from sleuth.corpora.errors import ConfigError, InputError
@@ -100,6 +100,7 @@ async def stress(
 
     if not tasks:
         raise InputError("no tasks to stress: expected at least one question")
+    ready(strategy)
     context = Context(policy, strategy, {}, store.fingerprint, budget or Budget(), Sampling(), seed)
     folder, found = Path(out), []
 
