@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sleuth.retrieval.store import Datastore
     from sleuth.session import Session
 
-__version__ = "0.13.0"
+__version__ = "0.14.0"
 
 _HOMES = {
     "Answer": "sleuth.agents.records",

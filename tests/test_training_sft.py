@@ -155,6 +155,25 @@ def test_at_rank_0_all_weights_are_trained_and_a_whole_model_comes_out(tmp_path:
     assert float(trained) < 0.6 * course[0]
 
 
+def test_a_share_of_the_start_stays_in_what_comes_out(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    first, shared = run(tmp_path / "first"), dataclasses.replace(SPEC, seed=6, start_share=0.25)
+    trained = run(tmp_path / "trained", dataclasses.replace(shared, start_share=0.0), start=first)
+    kept = run(tmp_path / "kept", shared, start=first)
+    before = adapter_bytes(tmp_path / "kept")
+    run(tmp_path / "kept", shared, start=first, resume=True)  # nothing is left to train: the same comes out
+    assert adapter_bytes(tmp_path / "kept") == before
+    began, ended, made = (load_file(folder / "adapter_model.safetensors") for folder in (first, trained, kept))
+    for name, weight in made.items():
+        expected = 0.25 * began[name].float() + 0.75 * ended[name].float()
+        assert torch.allclose(weight.float(), expected, rtol=1e-2, atol=1e-4) and not torch.equal(weight, ended[name])
+    for spec, start in ((shared, None), (dataclasses.replace(shared, start_share=1.0), first)):
+        with pytest.raises(ConfigError, match="start_share: expected 0, or with a start and a rank"):
+            run(tmp_path / "odd", spec, start=start)
+
+
 def test_writing_a_whole_model_leaves_it_as_it_was(tmp_path: Path) -> None:
     import torch
 
@@ -318,6 +337,8 @@ def test_the_shipped_recipe_reads() -> None:
         ('name = "x"\n[sft]\nlearning_rat = 1', r"'sft.learning_rat' \(did you mean 'learning_rate'\?\); known: rank"),
         ('name = "x"\n[sft]\nbatch = "8"', "sft.batch must be int; found '8'"),
         ('name = "x"\n[sft]\nseed = 8', "seed stands at the top"),
+        ('name = "x"\n[sft]\nstart_share = 0.5', "sft: start_share: .* found 0.5 with start none"),
+        ('name = "x"\nstart = "first"\n[sft]\nstart_share = 1.5', "start_share: expected 0, .* found 1.5"),
         ('name = "x"\nranked = "chian"', """ranked: expected true, false or "chain"; found 'chian'"""),
         ('name = "x"\nranked = 1', "ranked: expected true, false"),
         ('name = "x"\n[examples.planer]\nnq_train = 3', "did you mean 'planner'"),

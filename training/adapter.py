@@ -86,3 +86,15 @@ def load_weights(adapted: Any, folder: str | Path, base: str) -> None:
     if missing or result.unexpected_keys:
         odd = (missing or result.unexpected_keys)[0]
         raise ModelError(f"adapter {folder}: {WEIGHTS} and this run's layers differ, first in {odd}")
+
+
+def pull_back(adapted: Any, folder: str | Path, base: str, share: float) -> None:
+    """Put the trained weights ``share`` of the way back to those of the adapter in ``folder``, where they started."""
+    import torch
+
+    params = [p for p in adapted.parameters() if p.requires_grad]
+    trained = [p.detach().clone() for p in params]
+    load_weights(adapted, folder, base)
+    with torch.no_grad():
+        for p, value in zip(params, trained, strict=True):
+            p.lerp_(value, 1 - share)

@@ -25,7 +25,7 @@ from sleuth.training.reranker import RerankerSpec
 from sleuth.training.rl_recipe import TABLES, RlRecipe, build_record, in_file, starting_point
 from sleuth.training.rl_recipe import read as read_rl
 from sleuth.training.sets import OWN, QuestionSet
-from sleuth.training.sft import Progress, SftSpec
+from sleuth.training.sft import Progress, SftSpec, check_share
 from sleuth.training.tasks import TaskSpec
 
 Own = Callable[[], QuestionSet]
@@ -91,6 +91,7 @@ def read(path: str | Path, seed: int | None = None) -> Recipe:
     if rl and "tasks" not in rl:
         raise ConfigError(f"{path}: [{next(iter(rl))}] needs [tasks]: what to learn from")
     learned = read_rl(path, rl, seed) if rl else None
+    in_file(path, "sft", lambda: check_share(SftSpec(**sft), start))
     if learned and data.get("examples") and sft.get("rank") == 0:
         raise ConfigError(
             f"{path}: sft.rank 0 trains a whole model, but rewards go on from an adapter: expected over 0"

@@ -27,9 +27,9 @@ from typing import Any
 
 from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import render
-from sleuth.corpora.errors import InputError
+from sleuth.corpora.errors import ConfigError, InputError
 from sleuth.training import checkpoint
-from sleuth.training.adapter import base_of, is_whole, load_weights, precision
+from sleuth.training.adapter import base_of, is_whole, load_weights, precision, pull_back
 from sleuth.training.choices import barred, is_forced, walk
 from sleuth.training.shards import gathered
 from sleuth.training.turns import Example
@@ -65,6 +65,9 @@ class SftSpec:
     """Padded tokens per forward pass at most."""
     checkpoint_every: int = 25
     """Steps."""
+    start_share: float = 0.0
+    """Of the adapter that comes out, this share is the one it started from and the rest what was trained: weight by
+    weight, so that what the start knew and the examples do not show is not lost (WiSE-FT, arXiv 2109.01903)."""
     seed: int = 0
 
 
@@ -112,6 +115,7 @@ def _train(
 ) -> Path:  # fmt: skip
     import torch
 
+    check_share(spec, start)
     going_on = checkpoint.goes_on(out, out / _LOG, resume)
     grammars = Grammars(tokenizer, model.config.vocab_size, [_end(tokenizer)])
     rows = [row for example in examples if len(row := tokenize(tokenizer, example, grammars)) <= spec.max_tokens]
@@ -148,7 +152,16 @@ def _train(
         left_min = spent_s / (step + 1 - done) * (len(batches) - step - 1) / 60
         rates = f"{seen / spent_s:.0f} tokens/s  {left_min:.1f} min left"
         progress(f"step {step + 1}/{len(batches)}  loss {loss:.3f}  {rates}")
+    if start is not None and spec.start_share:
+        pull_back(adapted, start, base, spec.start_share)
     return export(adapted, out, tokenizer)
+
+
+def check_share(spec: SftSpec, start: object) -> None:
+    """Raises `ConfigError` where a share of the start is to stay and there is none, or no adapter comes out."""
+    if spec.start_share and (start in (None, "none") or spec.rank == 0 or not 0 < spec.start_share < 1):
+        found = f"{spec.start_share} with start {start} and rank {spec.rank}"
+        raise ConfigError(f"start_share: expected 0, or with a start and a rank a number below 1; found {found}")
 
 
 def tokenize(tokenizer: Any, example: Example, grammars: Grammars) -> Tokens:
