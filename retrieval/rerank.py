@@ -289,16 +289,12 @@ def read_adapter(folder: Path) -> tuple[Any, dict[str, Any]]:
 def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None:
     """Put the adapter into ``model``; every weight must have its place, and a head that the base lacks must be among
     them: it would be random."""
-    from peft import get_peft_model
-
     misfit = f"adapter {folder} does not fit {config.base_model_name_or_path}"
     inner = model.transformers_model
     head = [name for name, _ in inner.named_parameters() if not name.startswith(f"{inner.base_model_prefix}.")]
     headless = not any("Classification" in name for name in inner.config.architectures or ())
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            adapted = get_peft_model(inner, config)
+        adapted = with_adapter(inner, config)
     except ValueError as error:
         raise ModelError(f"{misfit}: {error}") from error
     untrained = [name for name in head if f"base_model.model.{name}" not in state]
@@ -306,6 +302,15 @@ def _merge(model: Any, config: Any, state: dict[str, Any], folder: Path) -> None
     if headless and untrained:
         raise ModelError(f"adapter {folder}: expected its head {', '.join(untrained)} in modules_to_save, found none")
     adapted.merge_and_unload()
+
+
+def with_adapter(model: Any, config: Any) -> Any:
+    """``model`` in peft with a fresh adapter, without the warning that peft's own use of transformers draws."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def put(adapted: Any, state: dict[str, Any], misfit: str) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 from sleuth.agents.policy.constrain import Tokens as Grammars
 from sleuth.agents.policy.models import render
 from sleuth.corpora.errors import ConfigError, InputError
+from sleuth.retrieval.rerank import with_adapter
 from sleuth.training import checkpoint
 from sleuth.training.adapter import base_of, is_whole, load_weights, precision, pull_back
 from sleuth.training.choices import barred, is_forced, walk
@@ -210,7 +211,7 @@ def adapt(model: Any, spec: SftSpec, base: str) -> Any:
         raise InputError(f"rank: expected at least 0, found {spec.rank}")
     if spec.rank == 0:
         return model.float().requires_grad_(True).train()
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     config = LoraConfig(
         r=spec.rank,
@@ -220,7 +221,7 @@ def adapt(model: Any, spec: SftSpec, base: str) -> Any:
         base_model_name_or_path=base,
     )
     model.name_or_path = base  # peft takes the adapter's base from here, and a folder of this machine is no name
-    adapted = get_peft_model(model, config)
+    adapted = with_adapter(model, config)
     for module in adapted.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False  # autocast does it, and without raising activations to float32
