@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.floor import SETS, Cell, Stores, add_rows, engine_of, given_by, machine, version
+from bench.cells import SETS, Cell, Stores, add_rows, engine_of, given_by, machine, version
 from sleuth.agents.records import Sampling
 from sleuth.agents.strategy import STRATEGIES
 from sleuth.eval.benchmarks import BENCHMARKS

@@ -21,6 +21,7 @@ import numpy as np
 from sleuth.corpora import mix, stages
 from sleuth.corpora.account import Account
 from sleuth.corpora.chunk import count_words
+from sleuth.corpora.documents import read_documents, write_documents
 from sleuth.corpora.errors import StoreError
 from sleuth.corpora.files import locked, write_file
 from sleuth.corpora.pool import Engine, run_all
@@ -33,10 +34,8 @@ from sleuth.corpora.shards import (
     drops_of,
     kept,
     plan,
-    read_documents,
     run,
     state_of,
-    write_documents,
 )
 
 Progress = Callable[[str, int, int | None], None]

@@ -20,17 +20,15 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sleuth.corpora import stages
+from sleuth.corpora.documents import read_documents, write_documents
 from sleuth.corpora.errors import InputError, StoreError
-from sleuth.corpora.files import sync_folder, write_file
+from sleuth.corpora.files import write_file
 from sleuth.corpora.pages import Page
 from sleuth.corpora.read import contents, files, made
 from sleuth.corpora.records import Document, Drop
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 PART = 1_000
 """Items of a part: what an interrupted shard does again is less than this."""
@@ -38,7 +36,6 @@ PART_CHARS = 64_000_000
 """Or so much text, whichever comes first."""
 VERSION = 3
 """Goes up when the same input would become other documents."""
-TEXT_COLUMNS = ("id", "text", "title", "url", "source", "lang", "date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,39 +359,6 @@ def capped(memory_bytes: int) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
         for kind, values in before.items():
             resource.setrlimit(kind, values)
-
-
-def schema() -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.schema([*((name, pa.large_string()) for name in (*TEXT_COLUMNS, "metadata"))])
-
-
-def write_documents(path: Path, documents: Sequence[Document]) -> None:
-    """As Parquet; the same documents give the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, list[str]] = {name: [getattr(d, name) for d in documents] for name in TEXT_COLUMNS}
-    columns["metadata"] = [json.dumps(dict(d.metadata), ensure_ascii=False, sort_keys=True) for d in documents]
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(columns, schema()), temporary, compression="zstd", row_group_size=PART)
-    sync_folder(temporary)
-    temporary.replace(path)
-
-
-def read_documents(path: Path) -> Iterator[Document]:
-    """Raises `StoreError` for a file that is damaged or none of ours."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(256):
-                for row in batch.to_pylist():
-                    yield Document(**{name: row[name] for name in TEXT_COLUMNS}, metadata=json.loads(row["metadata"]))
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise StoreError(f"{path}: expected documents in Parquet, found something else: {error}") from error
 
 
 def documents_of(job: ShardJob) -> Iterator[Document]:

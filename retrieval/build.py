@@ -23,11 +23,12 @@ from typing import TextIO
 
 from sleuth.corpora import parser
 from sleuth.corpora.dedup import digest
+from sleuth.corpora.documents import write_documents
 from sleuth.corpora.errors import InputError, StoreError
 from sleuth.corpora.pool import Engine, run_all
 from sleuth.corpora.read import read
 from sleuth.corpora.records import Document, Drop
-from sleuth.corpora.shards import Limits, write_documents
+from sleuth.corpora.shards import Limits
 from sleuth.retrieval import deletes, job, layout, merge
 from sleuth.retrieval.embed import Embedder, embedder
 from sleuth.retrieval.index import covered

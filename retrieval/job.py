@@ -16,9 +16,9 @@ from pathlib import Path
 
 from sleuth.corpora.chunk import passages
 from sleuth.corpora.dedup import digest
+from sleuth.corpora.documents import read_documents
 from sleuth.corpora.errors import StoreError
 from sleuth.corpora.records import Document, Passage
-from sleuth.corpora.shards import read_documents
 from sleuth.retrieval import layout, segment
 from sleuth.retrieval.bm25 import Postings
 from sleuth.retrieval.embed import Embedder, checked, embedder
